@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh machine: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.vissl_swav_installed
+METHOD ?= swav
+OUT ?= runs/quickstart
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+QUICKSTART_ARGS = --out $(OUT) --method $(METHOD) $(if $(DATA),--data "$(DATA)")
+
+.PHONY: quickstart test test-slow test-gpu check format lint types bench install clean
+
+quickstart: $(STAMP)
+	$(BIN)/vissl-swav quickstart $(QUICKSTART_ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest -m gpu
+
+check: format lint types test
+
+format: $(STAMP)
+	$(BIN)/ruff format --check .
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+types: $(STAMP)
+	$(BIN)/pyright
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/swav_loss.py
+
+install: $(STAMP)
+
+# VISSL's own pins cannot be met on today's Python: it goes in with --no-deps, and what
+# it needs at run time is in our install_requires.
+$(STAMP): setup.py constraints.txt vissl_swav.pth
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt torch torchvision
+	$(PIP) install -c constraints.txt -e ".[cpu,dev]"
+	$(PIP) install --no-deps vissl==0.1.6
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

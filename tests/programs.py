@@ -1,0 +1,65 @@
+"""What the gloo processes of the tests run; importable by spawned children."""
+
+import torch
+
+from vissl_swav.backends.torch_collective import TorchCollective, collective
+from vissl_swav.core.feature_queue import FeatureQueue
+from vissl_swav.core.sinkhorn import sinkhorn
+from vissl_swav.core.swapped_prediction import swapped_prediction_loss
+
+
+class Counting(TorchCollective):
+    """Counts the collectives of a step."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def all_gather(self, tensor):
+        self.calls += 1
+        return super().all_gather(tensor)
+
+    def all_reduce_sum(self, tensor):
+        self.calls += 1
+        return super().all_reduce_sum(tensor)
+
+
+def codes_of_shard(rank, world_size, shards, settings):
+    assert collective().world_size == world_size
+    return sinkhorn(shards[rank], collective=collective(), **settings)
+
+
+def loss_of_shard(rank, world_size, shards, settings):
+    """Loss, gradient and number of collectives; shards are lists of heads."""
+    counting = Counting()
+    heads = [head.clone().requires_grad_() for head in shards[rank]]
+    loss = swapped_prediction_loss(heads, collective=counting, **settings)
+    loss.backward()
+    return loss.detach(), [head.grad for head in heads], counting.calls
+
+
+def queue_losses_of_shard(rank, world_size, features, prototypes, settings, length):
+    """Losses of several steps with a queue; `features[step][rank]` is (V * B, D)."""
+    num_crops = settings["num_crops"]
+    queue = FeatureQueue(num_assign_crops=2, length=length, dim=prototypes.shape[1])
+    losses = []
+    for step in features:
+        Z = step[rank]
+        loss = swapped_prediction_loss(
+            Z @ prototypes.t(),
+            queue_scores=queue.score(prototypes) if queue.is_full else None,
+            collective=collective(),
+            **settings,
+        )
+        queue.push(Z.reshape(num_crops, -1, Z.shape[1])[:2])
+        losses.append(loss)
+    return torch.stack(losses)
+
+
+def uneven_gather(rank, world_size):
+    """Both methods of the collective, and that neither changes its input."""
+    backend = collective()
+    tensor = torch.full((2,), float(rank + 1))
+    gathered, total = backend.all_gather(tensor), backend.all_reduce_sum(tensor)
+    assert torch.equal(tensor, torch.full((2,), float(rank + 1)))
+    return gathered, total

@@ -1,0 +1,52 @@
+"""SwAV and its family for VISSL, and as plain PyTorch parts.
+
+Importing this package imports nothing heavy: public names load on first use. The parts
+(`sinkhorn`, `swapped_prediction_loss`, `FeatureQueue`, ...) need torch alone; the host
+layer (`vissl_swav.host`) needs VISSL.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "CropLayout": "vissl_swav.core.crops",
+    "FeatureQueue": "vissl_swav.core.feature_queue",
+    "LOCAL": "vissl_swav.core.collective",
+    "Collective": "vissl_swav.core.collective",
+    "MultiCrop": "vissl_swav.transforms.multicrop",
+    "Prototypes": "vissl_swav.core.prototypes",
+    "collective": "vissl_swav.backends.torch_collective",
+    "normalize_rows_": "vissl_swav.core.prototypes",
+    "sinkhorn": "vissl_swav.core.sinkhorn",
+    "swapped_prediction_loss": "vissl_swav.core.swapped_prediction",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]
+
+if TYPE_CHECKING:
+    from vissl_swav.backends.torch_collective import collective as collective
+    from vissl_swav.core.collective import LOCAL as LOCAL
+    from vissl_swav.core.collective import Collective as Collective
+    from vissl_swav.core.crops import CropLayout as CropLayout
+    from vissl_swav.core.feature_queue import FeatureQueue as FeatureQueue
+    from vissl_swav.core.prototypes import Prototypes as Prototypes
+    from vissl_swav.core.prototypes import normalize_rows_ as normalize_rows_
+    from vissl_swav.core.sinkhorn import sinkhorn as sinkhorn
+    from vissl_swav.core.swapped_prediction import (
+        swapped_prediction_loss as swapped_prediction_loss,
+    )
+    from vissl_swav.transforms.multicrop import MultiCrop as MultiCrop
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        value = getattr(import_module(_PUBLIC[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

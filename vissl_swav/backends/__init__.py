@@ -1,0 +1,1 @@
+"""The only files that name torch.distributed or faiss."""

@@ -1,0 +1,96 @@
+"""The queue of earlier batches' features (SwAV, appendix A.6).
+
+With a small batch, B samples cannot be spread evenly over K prototypes. Features of
+earlier batches then join the Sinkhorn problem (not the loss). *Features* are stored and
+scored with today's prototypes. A queue is used only when it is full of real features.
+
+`A` assignment crops, `L` length on this process, `D` dimension, `B` samples of a batch.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class FeatureQueue(nn.Module):
+    """A ring buffer of features per assignment crop.
+
+    All state is in buffers: `features (A, L, D)`, `next_row` and `num_filled` (rows
+    stored so far, at most L). Do not place it inside a module that DDP wraps: DDP
+    broadcasts buffers from rank 0, and every process must keep its own rows.
+
+    Args:
+        num_assign_crops: A.
+        length: L, rows kept on this process.
+        dim: D.
+    """
+
+    features: Tensor
+    next_row: Tensor
+    num_filled: Tensor
+
+    def __init__(self, *, num_assign_crops: int, length: int, dim: int):
+        super().__init__()
+        for name, value in (
+            ("num_assign_crops", num_assign_crops),
+            ("length", length),
+            ("dim", dim),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; a queue needs at least 1.")
+        self.register_buffer("features", torch.zeros(num_assign_crops, length, dim))
+        self.register_buffer("next_row", torch.zeros((), dtype=torch.long))
+        self.register_buffer("num_filled", torch.zeros((), dtype=torch.long))
+        # Mirrors of the two counters, so that no step waits for the device.
+        self._next_row, self._num_filled = 0, 0
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return self.features.shape[1]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every row holds a real feature."""
+        return self._num_filled == self.length
+
+    @torch.no_grad()
+    def push(self, features: Tensor) -> None:
+        """Stores a batch over the oldest rows.
+
+        Args:
+            features: (A, B, D); of a batch larger than the queue the last L rows stay.
+
+        Raises:
+            ValueError: A or D differ from the queue's.
+        """
+        num_assign, length, dim = self.features.shape
+        if features.ndim != 3 or features.shape[::2] != (num_assign, dim):
+            raise ValueError(
+                f"features have shape {tuple(features.shape)}; wanted "
+                f"({num_assign}, B, {dim}): assignment crops, samples, dimension."
+            )
+        rows = features[:, -length:].to(self.features)
+        positions = torch.arange(rows.shape[1], device=self.features.device)
+        positions = (positions + self._next_row) % length
+        self.features.index_copy_(1, positions, rows)
+        self._set_counters(
+            (self._next_row + rows.shape[1]) % length,
+            min(length, self._num_filled + rows.shape[1]),
+        )
+
+    @torch.no_grad()
+    def score(self, prototypes: Tensor) -> Tensor:
+        """Scores of all rows with prototypes C (K, D): -> (A, L, K)."""
+        with torch.autocast(self.features.device.type, enabled=False):
+            return self.features @ prototypes.detach().to(self.features).t()
+
+    def _set_counters(self, next_row: int, num_filled: int) -> None:
+        self._next_row, self._num_filled = next_row, num_filled
+        self.next_row.fill_(next_row)
+        self.num_filled.fill_(num_filled)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore
+        self._next_row, self._num_filled = int(self.next_row), int(self.num_filled)

@@ -1,0 +1,59 @@
+"""Prototypes: rows of unit length, no bias (SwAV, section 3.1 and A.1).
+
+`C (K, D)` prototypes, `Z (B, D)` unit features; scores S = Z C^T are cosines only while
+the rows of C have unit length, so they are normalised before every forward pass, the
+first one included.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def normalize_rows_(weight: Tensor) -> Tensor:
+    """Scales every row of `weight` (K, D) to unit length, in place.
+
+    A row of zeros stays as it is.
+    """
+    return weight.copy_(nn.functional.normalize(weight, dim=1))
+
+
+class Prototypes(nn.Module):
+    """One or several sets of prototypes.
+
+    Args:
+        dim: D.
+        num_prototypes: K of each head.
+        trainable: False gives the paper's fixed random prototypes (Table 13: 73.1
+            against 73.9 for learned ones).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_prototypes: Sequence[int] = (3000,),
+        *,
+        trainable: bool = True,
+    ):
+        super().__init__()
+        if dim < 1 or not num_prototypes or min(num_prototypes) < 1:
+            raise ValueError(
+                f"got dim {dim} and num_prototypes {list(num_prototypes)}; wanted "
+                "positive numbers and at least one head."
+            )
+        self.heads = nn.ModuleList(
+            nn.Linear(dim, count, bias=False) for count in num_prototypes
+        )
+        self.requires_grad_(trainable)
+        self.normalize_()
+
+    def normalize_(self) -> None:
+        """Puts all rows back to unit length; call it after every optimiser step."""
+        for weight in self.parameters():
+            normalize_rows_(weight)
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        """Scores (B, K) of unit features (B, D), one tensor per head."""
+        return [head(features) for head in self.heads]

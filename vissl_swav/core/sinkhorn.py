@@ -1,0 +1,183 @@
+"""Equal partition of samples over prototypes (SwAV, eq. 3 to 5).
+
+    max over Q of  Tr(Q^T S) + eps H(Q)   with rows of Q summing to 1, columns to B / K
+
+`S (B, K)` scores, `Q (B, K)` codes, `B` samples over all processes, `K` prototypes.
+Samples are rows here; the paper's Q is K x B.
+
+Sinkhorn-Knopp on exp(S / eps): `num_iterations` times (scale the prototypes' sums to
+B / K, then the samples' sums to 1). It runs in the log domain, so no eps and no score can
+overflow: with X = log Q up to the constants that cancel, each half step subtracts a
+log-sum-exp. Samples are spread over processes; only the K log-sums of each process cross
+the network, one gather an iteration for all problems together.
+
+Limits: eps -> infinity gives uniform codes 1 / K; eps -> 0 the optimal assignment, for
+which more iterations are needed; B = 1 gives uniform codes for any score, after one
+iteration, since a lone sample must feed all prototypes alike.
+False friend: scaling the *samples* first, or shifting each sample's scores by its own
+maximum before the first half step, is another algorithm at 3 iterations.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vissl_swav.core.collective import LOCAL, Collective
+
+
+def sinkhorn(
+    scores: Tensor,
+    *,
+    epsilon: float = 0.05,
+    num_iterations: int = 3,
+    tolerance: float | None = None,
+    hard: bool = False,
+    collective: Collective = LOCAL,
+) -> Tensor:
+    """Codes of this process's samples, balanced over all processes' samples.
+
+    Args:
+        scores: S (B_local, K), cosines of features and prototypes. B_local may differ
+            between processes and may be 0.
+        epsilon: weight of the entropy, in the unit of the scores; > 0.
+        num_iterations: the paper's 3; at most so many with a `tolerance`.
+        tolerance: stop as soon as every prototype's sum is within this relative
+            distance of B / K. Costs one device-to-host copy an iteration.
+        hard: round each row to its largest entry (one-hot).
+        collective: the processes that share the problem.
+
+    Returns:
+        Q (B_local, K), rows summing to 1, no gradient; float64 for float64 scores,
+        float32 for every other dtype.
+
+    Raises:
+        ValueError: a shape or a setting that cannot work.
+    """
+    codes, _ = balanced_codes(
+        [scores],
+        epsilon=epsilon,
+        num_iterations=num_iterations,
+        tolerance=tolerance,
+        hard=hard,
+        collective=collective,
+    )
+    return codes[0]
+
+
+def balanced_codes(
+    problems: Sequence[Tensor],
+    *,
+    epsilon: float,
+    num_iterations: int,
+    tolerance: float | None = None,
+    hard: bool = False,
+    collective: Collective = LOCAL,
+    num_local_samples: int | None = None,
+) -> tuple[list[Tensor], Tensor]:
+    """Solves several Sinkhorn problems (crops, heads) with one gather an iteration.
+
+    Args:
+        problems: scores (B_local, K) each; sizes may differ from problem to problem.
+        epsilon: see `sinkhorn`.
+        num_iterations: see `sinkhorn`.
+        tolerance: see `sinkhorn`.
+        hard: see `sinkhorn`.
+        collective: see `sinkhorn`.
+        num_local_samples: a count to be summed over the processes on the way (the
+            batch without the queue); B_local of the first problem by default.
+
+    Returns:
+        The codes of each problem, and the summed count (a scalar tensor).
+    """
+    _check(problems, epsilon, num_iterations, tolerance)
+    first = problems[0]
+    count = first.shape[0] if num_local_samples is None else num_local_samples
+    with torch.no_grad(), torch.autocast(first.device.type, enabled=False):
+        scores = [_full_precision(problem) for problem in problems]
+        sums = [_log_sum_over_samples(S, epsilon) for S in scores]
+        local_count = sums[0].new_full((1,), count)
+        gathered = collective.all_gather(torch.cat([*sums, local_count]))
+        total_count = gathered[:, -1].sum()
+        widths = [S.shape[1] for S in scores]
+        columns = torch.split(gathered[:, :-1], widths, dim=1)
+        logs = [
+            _first_iteration(S, C, epsilon)
+            for S, C in zip(scores, columns, strict=True)
+        ]
+        for _ in range(1, num_iterations):
+            local = torch.cat([torch.logsumexp(X, dim=0) for X in logs])
+            summed = torch.logsumexp(collective.all_gather(local), dim=0)
+            columns = torch.split(summed, widths)
+            # All processes see the same sums: they stop together.
+            if tolerance is not None and _balanced(columns, tolerance):
+                break
+            logs = [
+                torch.log_softmax(X - C, dim=1)
+                for X, C in zip(logs, columns, strict=True)
+            ]
+        codes = [X.exp_() for X in logs]
+        if hard:
+            codes = [_one_hot(Q) for Q in codes]
+    return codes, total_count
+
+
+def _log_sum_over_samples(S: Tensor, epsilon: float) -> Tensor:
+    """eps log sum_b exp(S[b, k] / eps): (B, K) -> (K,), in the unit of the scores."""
+    if S.shape[0] == 0:
+        return S.new_full((S.shape[1],), -torch.inf)
+    highest = S.amax(dim=0)
+    return highest + epsilon * torch.logsumexp((S - highest) / epsilon, dim=0)
+
+
+def _first_iteration(S: Tensor, columns: Tensor, epsilon: float) -> Tensor:
+    """Scores and every process's log-sums (world, K) -> log Q after one iteration.
+
+    Differences are taken before the division by eps: a score of 1e4, or one sample far
+    from all others, then costs no digits of the rest.
+    """
+    highest = columns.amax(dim=0)
+    offsets = highest - highest.max()
+    C = offsets + epsilon * torch.logsumexp((columns - highest) / epsilon, dim=0)
+    if S.shape[0] == 0:
+        return S
+    X = S - S.amax(dim=1, keepdim=True)
+    return torch.log_softmax(X.sub_(C).div_(epsilon), dim=1)
+
+
+def _balanced(columns: Sequence[Tensor], tolerance: float) -> bool:
+    """Whether every prototype's sum is within `tolerance` of B / K, relatively."""
+    errors = [
+        ((C - torch.logsumexp(C, dim=0)).exp() * C.shape[0] - 1).abs().max()
+        for C in columns
+    ]
+    return bool((torch.stack(errors) <= tolerance).all())
+
+
+def _one_hot(Q: Tensor) -> Tensor:
+    return torch.zeros_like(Q).scatter_(1, Q.argmax(dim=1, keepdim=True), 1.0)
+
+
+def _full_precision(scores: Tensor) -> Tensor:
+    return scores.detach() if scores.dtype == torch.float64 else scores.detach().float()
+
+
+def _check(
+    problems: Sequence[Tensor],
+    epsilon: float,
+    num_iterations: int,
+    tolerance: float | None,
+) -> None:
+    if not problems:
+        raise ValueError("got no scores; wanted at least one (B, K) tensor.")
+    for S in problems:
+        if S.ndim != 2 or S.shape[1] == 0:
+            raise ValueError(f"scores have shape {tuple(S.shape)}; wanted (B, K), K>0.")
+        if not S.is_floating_point():
+            raise ValueError(f"scores are {S.dtype}; wanted a floating-point tensor.")
+    if not epsilon > 0:
+        raise ValueError(f"epsilon is {epsilon}; wanted > 0 (the paper: 0.05).")
+    if num_iterations < 1:
+        raise ValueError(f"num_iterations is {num_iterations}; wanted >= 1 (paper: 3).")
+    if tolerance is not None and not tolerance >= 0:
+        raise ValueError(f"tolerance is {tolerance}; wanted None or a number >= 0.")

@@ -1,0 +1,190 @@
+"""The swapped prediction loss of SwAV (eq. 1, 2 and 6).
+
+    loss = mean over heads, assignment crops i, other crops v, samples b of
+           - sum_k Q_i[b, k] log softmax_k(S_v[b, :] / tau)
+
+`S (V * B, K)` scores in crop-major order, `Q_i (B, K)` the code of crop i (no gradient),
+`A` assignment crops, `V` crops, `B` samples, `K` prototypes, `tau` temperature.
+
+Each crop's softmax is computed once, not once per pair: the pairs of crop v share it, so
+    sum over i != v of CE(Q_i, v) = w_v lse(S_v / tau) - <T_v, S_v> / tau,
+with T_v = sum over i in A, i != v of Q_i and w_v the number of its terms. The gradient
+(w_v softmax - T_v) / tau is formed in the forward pass, in the one buffer of S's size
+that the loss allocates.
+
+Limits: equal features give uniform codes and exactly ln K; with N samples in the
+Sinkhorn problem the loss cannot fall below ln(K / N) where N < K.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from vissl_swav.core.collective import LOCAL, Collective
+from vissl_swav.core.crops import CropLayout
+from vissl_swav.core.sinkhorn import balanced_codes
+
+Scores = Tensor | Sequence[Tensor]
+
+
+def swapped_prediction_loss(
+    scores: Scores,
+    *,
+    num_crops: int,
+    crops_for_assign: Sequence[int] = (0, 1),
+    temperature: float = 0.1,
+    epsilon: float = 0.05,
+    num_iterations: int = 3,
+    queue_scores: Scores | None = None,
+    hard_codes: bool = False,
+    collective: Collective = LOCAL,
+) -> Tensor:
+    """The loss of one step, a scalar.
+
+    Over several processes the mean of the returned values, and the mean of the gradients
+    that DDP forms, are those of one process holding all samples, also where processes
+    hold different numbers of them.
+
+    Args:
+        scores: S (V * B, K) in crop-major order, or one such tensor per prototype head.
+        num_crops: V.
+        crops_for_assign: the crops that give codes; the global ones.
+        temperature: tau > 0.
+        epsilon: entropy weight of the codes (see `sinkhorn`).
+        num_iterations: Sinkhorn iterations.
+        queue_scores: (A, L, K) scores of earlier samples that join the Sinkhorn problem
+            of each assignment crop and nothing else; one per head if scores are.
+        hard_codes: one-hot codes.
+        collective: the processes that share the Sinkhorn problem.
+
+    Returns:
+        The loss, float32 (float64 for float64 scores); differentiable once in `scores`.
+
+    Raises:
+        ValueError: shapes or settings that do not fit each other.
+    """
+    heads = _as_heads(scores)
+    layout = CropLayout(num_crops, crops_for_assign)
+    if num_crops < 2:
+        raise ValueError("num_crops is 1; a swapped prediction needs two crops.")
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}; wanted > 0 (the paper: 0.1).")
+    num_assign, num_samples = len(layout.crops_for_assign), layout.num_samples(heads[0])
+    codes, total = balanced_codes(
+        _sinkhorn_problems(heads, layout, queue_scores),
+        epsilon=epsilon,
+        num_iterations=num_iterations,
+        hard=hard_codes,
+        collective=collective,
+        num_local_samples=num_samples,
+    )
+    # Local sum * world / total: processes with fewer samples weigh less in DDP's mean.
+    scale = collective.world_size / (total * num_assign * (num_crops - 1) * len(heads))
+    losses: list[Tensor] = []
+    for head, S in enumerate(heads):
+        of_head = codes[head * num_assign : (head + 1) * num_assign]
+        Q = torch.stack([code[:num_samples] for code in of_head])
+        losses.append(_cross_entropy(S, Q, scale, layout, temperature))
+    return torch.stack(losses).sum()
+
+
+def _cross_entropy(
+    S: Tensor, Q: Tensor, scale: Tensor, layout: CropLayout, temperature: float
+) -> Tensor:
+    return _SwappedCrossEntropy.apply(S, Q, scale, layout, temperature)  # pyright: ignore
+
+
+class _SwappedCrossEntropy(torch.autograd.Function):
+    """scale * sum over i in A, v != i, b of CE(Q_i[b], softmax(S_v[b] / tau))."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        S: Tensor,
+        Q: Tensor,
+        scale: Tensor,
+        layout: CropLayout,
+        temperature: float,
+    ) -> Tensor:
+        by_crop = layout.split(S.detach())
+        targets = Q.sum(dim=0)
+        gradient = torch.div(by_crop.to(Q.dtype), temperature)
+        loss = Q.new_zeros(())
+        for v in range(layout.num_crops):
+            target, weight = targets, len(layout.crops_for_assign)
+            if v in layout.crops_for_assign:
+                target = targets - Q[layout.crops_for_assign.index(v)]
+                weight -= 1
+            logits = gradient[v]
+            matched = (target * logits).sum()
+            probabilities = torch.softmax(logits, dim=1)
+            # lse = max - log p(max): p(max) >= 1 / K, so the log is safe.
+            log_sum = logits.amax(dim=1) - probabilities.amax(dim=1).log()
+            loss = loss + weight * log_sum.sum() - matched
+            torch.sub(probabilities.mul_(weight), target, out=logits)
+        ctx.save_for_backward(gradient, scale)
+        ctx.temperature, ctx.shape, ctx.dtype = temperature, S.shape, S.dtype
+        return loss * scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        gradient, scale = ctx.saved_tensors
+        factor = grad_outputs[0] * scale / ctx.temperature
+        grad = (gradient * factor).reshape(ctx.shape).to(ctx.dtype)
+        return grad, None, None, None, None
+
+
+def _as_heads(scores: Scores) -> list[Tensor]:
+    heads = [scores] if isinstance(scores, Tensor) else list(scores)
+    if not heads:
+        raise ValueError("got no scores; wanted one (V * B, K) tensor per head.")
+    for S in heads:
+        if S.ndim != 2 or S.shape[0] != heads[0].shape[0]:
+            raise ValueError(
+                f"scores have shapes {[tuple(s.shape) for s in heads]}; wanted "
+                "(V * B, K) with the same number of rows for every head."
+            )
+    return heads
+
+
+def _sinkhorn_problems(
+    heads: list[Tensor], layout: CropLayout, queue_scores: Scores | None
+) -> list[Tensor]:
+    """The (B + L, K) scores of every head and assignment crop, head by head."""
+    problems: list[Tensor] = []
+    queues = None if queue_scores is None else _queue_heads(queue_scores, heads, layout)
+    for head, S in enumerate(heads):
+        for crop, rows in enumerate(layout.assignment_rows(S.detach())):
+            if queues is None:
+                problems.append(rows)
+            else:
+                queue = queues[head][crop].detach().to(rows.dtype)
+                problems.append(torch.cat([rows, queue]))
+    return problems
+
+
+def _queue_heads(
+    queue_scores: Scores, heads: list[Tensor], layout: CropLayout
+) -> list[Tensor]:
+    one = isinstance(queue_scores, Tensor)
+    queues = [queue_scores] if one else list(queue_scores)
+    num_assign = len(layout.crops_for_assign)
+    wanted = [f"({num_assign}, L, {S.shape[1]})" for S in heads]
+    fits = len(queues) == len(heads) and all(
+        queue.ndim == 3
+        and queue.shape[0] == num_assign
+        and queue.shape[2] == S.shape[1]
+        for queue, S in zip(queues, heads, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"queue_scores have shapes {[tuple(q.shape) for q in queues]}; wanted "
+            f"{wanted}: assignment crops, queue length, prototypes of each head."
+        )
+    return queues
