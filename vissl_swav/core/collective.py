@@ -1,9 +1,9 @@
 """What an algorithm needs from the other processes, as an argument.
 
-Algorithms in `core` take `collective: Collective = LOCAL`. `LOCAL` is one process on its
-own; `vissl_swav.backends.torch_collective` implements the same protocol over
-torch.distributed. All processes run the same program: a method is called by all of them,
-in the same order, with tensors of the same shape and dtype.
+Algorithms in `core` take `collective: Collective = LOCAL`. `LOCAL` is one process on
+its own; `vissl_swav.backends.torch_collective` implements the same protocol over
+torch.distributed. All processes run the same program: a method is called by all of
+them, in the same order, with tensors of the same shape and dtype.
 """
 
 from typing import Protocol

@@ -1,9 +1,9 @@
 """k nearest neighbours as a classifier on frozen features.
 
 The k training rows most similar to a test row vote for their labels, each with weight
-``exp(similarity / temperature)``; the class with the largest sum wins. Similarity is the
-inner product, the cosine for unit rows. As the temperature goes to infinity the votes
-become equal; as it goes to 0 the nearest neighbour decides alone.
+``exp(similarity / temperature)``; the class with the largest sum wins. Similarity is
+the inner product, the cosine for unit rows. As the temperature goes to infinity the
+votes become equal; as it goes to 0 the nearest neighbour decides alone.
 
 Source: Wu, Xiong, Yu, Lin, "Unsupervised feature learning via non-parametric instance
 discrimination" (2018), arXiv 1805.01978, section 3.4.

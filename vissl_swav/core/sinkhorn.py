@@ -6,10 +6,10 @@
 Samples are rows here; the paper's Q is K x B.
 
 Sinkhorn-Knopp on exp(S / eps): `num_iterations` times (scale the prototypes' sums to
-B / K, then the samples' sums to 1). It runs in the log domain, so no eps and no score can
-overflow: with X = log Q up to the constants that cancel, each half step subtracts a
-log-sum-exp. Samples are spread over processes; only the K log-sums of each process cross
-the network, one gather an iteration for all problems together.
+B / K, then the samples' sums to 1). It runs in the log domain, so no eps and no score
+can overflow: with X = log Q up to the constants that cancel, each half step subtracts a
+log-sum-exp. Samples are spread over processes; only the K log-sums of each process
+cross the network, one gather an iteration for all problems together.
 
 Limits: eps -> infinity gives uniform codes 1 / K; eps -> 0 the optimal assignment, for
 which more iterations are needed; B = 1 gives uniform codes for any score, after one
@@ -123,7 +123,7 @@ def balanced_codes(
 
 
 def _log_sum_over_samples(S: Tensor, epsilon: float) -> Tensor:
-    """eps log sum_b exp(S[b, k] / eps): (B, K) -> (K,), in the unit of the scores."""
+    """Log-sum eps log sum_b exp(S[b, k] / eps): (B, K) -> (K,), in score units."""
     if S.shape[0] == 0:
         return S.new_full((S.shape[1],), -torch.inf)
     highest = S.amax(dim=0)

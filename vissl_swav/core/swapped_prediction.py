@@ -3,10 +3,12 @@
     loss = mean over heads, assignment crops i, other crops v, samples b of
            - sum_k Q_i[b, k] log softmax_k(S_v[b, :] / tau)
 
-`S (V * B, K)` scores in crop-major order, `Q_i (B, K)` the code of crop i (no gradient),
-`A` assignment crops, `V` crops, `B` samples, `K` prototypes, `tau` temperature.
+`S (V * B, K)` scores in crop-major order, `Q_i (B, K)` the code of crop i (no
+gradient), `A` assignment crops, `V` crops, `B` samples, `K` prototypes, `tau`
+temperature.
 
-Each crop's softmax is computed once, not once per pair: the pairs of crop v share it, so
+Each crop's softmax is computed once, not once per pair: the pairs of crop v share it,
+so
     sum over i != v of CE(Q_i, v) = w_v lse(S_v / tau) - <T_v, S_v> / tau,
 with T_v = sum over i in A, i != v of Q_i and w_v the number of its terms. The gradient
 (w_v softmax - T_v) / tau is formed in the forward pass, in the one buffer of S's size
@@ -44,9 +46,9 @@ def swapped_prediction_loss(
 ) -> Tensor:
     """The loss of one step, a scalar.
 
-    Over several processes the mean of the returned values, and the mean of the gradients
-    that DDP forms, are those of one process holding all samples, also where processes
-    hold different numbers of them.
+    Over several processes the mean of the returned values, and the mean of the
+    gradients that DDP forms, are those of one process holding all samples, also where
+    processes hold different numbers of them.
 
     Args:
         scores: S (V * B, K) in crop-major order, or one such tensor per prototype head.
@@ -94,7 +96,8 @@ def swapped_prediction_loss(
 def _cross_entropy(
     S: Tensor, Q: Tensor, scale: Tensor, layout: CropLayout, temperature: float
 ) -> Tensor:
-    return _SwappedCrossEntropy.apply(S, Q, scale, layout, temperature)  # pyright: ignore
+    apply: Any = _SwappedCrossEntropy.apply
+    return apply(S, Q, scale, layout, temperature)
 
 
 class _SwappedCrossEntropy(torch.autograd.Function):

@@ -1,0 +1,68 @@
+"""The command `vissl-swav`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+# Imported at the top: spawned children re-import the console script's modules.
+from vissl_swav import __version__, train
+from vissl_swav.compat import startup
+
+
+def version_text() -> str:
+    """Versions of this package and of what it runs on, and the state of the hook."""
+    lines = [f"vissl_swav {__version__} ({startup.status()})"]
+    for name in (
+        "vissl",
+        "torch",
+        "torchvision",
+        "hydra-core",
+        "faiss-cpu",
+        "faiss-gpu",
+    ):
+        try:
+            lines.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            lines.append(f"{name}: not installed")
+    return "\n".join(lines)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Arguments of every command but `train`, whose overrides pass through."""
+    top = argparse.ArgumentParser(prog="vissl-swav", description=__doc__)
+    top.add_argument("--version", action="version", version=version_text())
+    commands = top.add_subparsers(dest="command", required=True)
+    commands.add_parser(
+        "train",
+        help="train through VISSL: config=pretrain/swav/... key=value ...",
+        add_help=False,
+    )
+    quick = commands.add_parser(
+        "quickstart",
+        help="pretrain, probe and compare with a random trunk, in a few minutes",
+    )
+    quick.add_argument("--out", default="runs/quickstart", help="folder to write to")
+    quick.add_argument("--method", default="swav", help="swav")
+    quick.add_argument(
+        "--data",
+        help="an image folder with train/ and test/ or val/, or cifar10; "
+        "without it the embedded data set",
+    )
+    quick.add_argument("--seed", type=int, default=0)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit code (2 for bad input)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] == "train":
+        return train.main(given[1:])
+    options = parser().parse_args(given)
+    from vissl_swav.suite import quickstart
+
+    return quickstart.main(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The hydra search path `pkg://vissl_swav.conf`; `config` holds our configs."""

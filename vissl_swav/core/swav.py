@@ -1,0 +1,112 @@
+"""SwAV's loss with its state: the swapped prediction, the queue and the step count.
+
+One forward of an encoder gives `Z (V * B, D)` unit features and, per prototype head,
+`S (V * B, K)` scores, both crop-major. The defaults here are the paper's and the only
+ones: every other place reads them from this signature.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vissl_swav.core.collective import LOCAL, Collective
+from vissl_swav.core.crops import CropLayout
+from vissl_swav.core.feature_queue import FeatureQueue
+from vissl_swav.core.swapped_prediction import swapped_prediction_loss
+
+
+class SwAV(nn.Module):
+    """Swapped prediction with an optional feature queue.
+
+    Per training step, in this order: `loss = swav(S_per_head, queue_scores=...)`, then
+    `swav.finish_step(Z)`. The queue's scores come from `swav.score_queue(prototypes)`,
+    which is None until the queue is full.
+
+    Args:
+        num_crops: V.
+        num_prototypes: K of each head.
+        embedding_dim: D.
+        crops_for_assign: crops that give codes.
+        temperature: tau.
+        epsilon: entropy weight of the codes.
+        num_iterations: Sinkhorn iterations.
+        hard_codes: one-hot codes, always.
+        hard_codes_steps: one-hot codes during the first so many training steps.
+        queue_length: rows of the queue on this process; 0 for none. The paper's runs at
+            batch 256 hold 3840 over all processes.
+        queue_start_step: training step at which *filling* begins; used once full.
+    """
+
+    num_steps: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_crops: int,
+        num_prototypes: Sequence[int],
+        embedding_dim: int,
+        crops_for_assign: Sequence[int] = (0, 1),
+        temperature: float = 0.1,
+        epsilon: float = 0.05,
+        num_iterations: int = 3,
+        hard_codes: bool = False,
+        hard_codes_steps: int = 0,
+        queue_length: int = 0,
+        queue_start_step: int = 0,
+    ):
+        super().__init__()
+        self.layout = CropLayout(num_crops, crops_for_assign)
+        self.num_prototypes = tuple(num_prototypes)
+        self.temperature, self.epsilon = temperature, epsilon
+        self.num_iterations = num_iterations
+        self.hard_codes, self.hard_codes_steps = hard_codes, hard_codes_steps
+        self.queue_start_step = queue_start_step
+        self.queue = None
+        if queue_length > 0:
+            self.queue = FeatureQueue(
+                num_assign_crops=len(self.layout.crops_for_assign),
+                length=queue_length,
+                dim=embedding_dim,
+            )
+        self.register_buffer("num_steps", torch.zeros((), dtype=torch.long))
+        self._num_steps = 0  # Mirror of the buffer: no step waits for the device.
+
+    def forward(
+        self,
+        scores: Sequence[Tensor],
+        *,
+        queue_scores: Sequence[Tensor] | None = None,
+        collective: Collective = LOCAL,
+    ) -> Tensor:
+        """The loss of this step, a scalar (see `swapped_prediction_loss`)."""
+        hard = self.hard_codes or self._num_steps < self.hard_codes_steps
+        return swapped_prediction_loss(
+            scores,
+            num_crops=self.layout.num_crops,
+            crops_for_assign=self.layout.crops_for_assign,
+            temperature=self.temperature,
+            epsilon=self.epsilon,
+            num_iterations=self.num_iterations,
+            queue_scores=queue_scores,
+            hard_codes=hard,
+            collective=collective,
+        )
+
+    def score_queue(self, prototypes: Sequence[Tensor]) -> list[Tensor] | None:
+        """(A, L, K) per head with today's prototypes (K, D); None while not full."""
+        if self.queue is None or not self.queue.is_full:
+            return None
+        return [self.queue.score(weight) for weight in prototypes]
+
+    def finish_step(self, features: Tensor) -> None:
+        """Counts a training step and stores its features Z (V * B, D)."""
+        if self.queue is not None and self._num_steps >= self.queue_start_step:
+            self.queue.push(self.layout.assignment_rows(features.detach()))
+        self._num_steps += 1
+        self.num_steps.fill_(self._num_steps)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore
+        self._num_steps = int(self.num_steps)

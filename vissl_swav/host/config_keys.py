@@ -1,0 +1,175 @@
+"""Which config keys exist, which file a key stands in, and whether overrides arrived.
+
+hydra accepts any key in a YAML file of the user's, and earlier versions of it dropped
+overrides without a word. Here an unknown key is an error, and so is an override that
+the composed config does not show.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vissl_swav.host.errors import StartError
+from vissl_swav.host.settings import nearest
+
+# Keys of ours that the host's defaults do not know.
+_OURS = {
+    "config.MODEL.TRUNK.RESNET_SMALL",
+    "config.MODEL.TRUNK.RESNET_SMALL.DEPTH",
+    "config.MODEL.TRUNK.RESNET_SMALL.WIDTH",
+    "config.MODEL.AMP_PARAMS.AMP_DTYPE",
+}
+# Below these any key may stand: `settings` checks its own, the others are arguments.
+_FREE = ("config.LOSS.", "config.METERS.", "config.SLURM.ADDITIONAL_PARAMETERS.")
+_OVERRIDE = re.compile(r"^(?P<mark>\+\+|\+|~)?(?P<key>[^=]+?)(=(?P<value>.*))?$", re.S)
+
+
+def key_paths(tree: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted paths of every key of nested mappings, inner ones too."""
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            path = f"{prefix}.{key}" if prefix else str(key)
+            yield path
+            yield from key_paths(value, path)
+
+
+def config_roots() -> list[Path]:
+    """Folders whose `config/` holds the configs: the host's, then ours."""
+    return [Path(str(files("configs"))), Path(str(files("vissl_swav.conf")))]
+
+
+def find_yaml(group: str, name: str) -> Path | None:
+    """The file that `GROUP=NAME` names."""
+    for root in config_roots():
+        path = root / group / f"{name}.yaml"
+        if path.is_file():
+            return path
+    return None
+
+
+def files_of(overrides: Sequence[str]) -> list[Path]:
+    """YAML files that the group overrides name, with those their `defaults` name."""
+    found: list[Path] = []
+    for override in overrides:
+        match = _OVERRIDE.match(override)
+        key = match["key"].split("@")[0] if match else ""
+        if match and (key == "config" or key.startswith("config/")):
+            path = find_yaml(key, match["value"] or "")
+            if path is not None:
+                found.extend(_with_defaults(path))
+    return found
+
+
+def place_of(key: str, overrides: Sequence[str]) -> str:
+    """The file, or the command line, where the dotted key stands."""
+    for override in overrides:
+        match = _OVERRIDE.match(override)
+        if match and (match["key"] == key or key.startswith(match["key"] + ".")):
+            return f"the command line ({override})"
+    for path in files_of(overrides):
+        if key in set(key_paths(yaml.safe_load(path.read_text(encoding="utf-8")))):
+            return str(path)
+    return "the composed config"
+
+
+def check_keys(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Every key is one that the host or we read.
+
+    Known are the host's defaults, every key that a YAML of its wheel uses, and ours.
+
+    Raises:
+        StartError: names key, file and nearest valid key.
+    """
+    known = _OURS | set(key_paths(_load(_defaults_file())))
+    unknown = [k for k in key_paths(cfg) if k not in known and not _is_free(k)]
+    if not unknown:
+        return
+    for path in config_roots()[0].rglob("*.yaml"):
+        known |= set(key_paths(_load(path)))
+    for key in unknown:
+        if key not in known and not _below_an_argument(key, known):
+            parent = key.rpartition(".")[0]
+            siblings = [k for k in known if k.rpartition(".")[0] == parent]
+            raise StartError(
+                f"{key}, in {place_of(key, overrides)}, is no key of VISSL's or "
+                f"vissl_swav's{nearest(key, siblings or known)}",
+                key=key,
+            )
+
+
+def check_overrides_arrived(cfg: Any, overrides: Sequence[str]) -> None:
+    """Every `key=value` of the command line shows in the composed config.
+
+    Raises:
+        StartError: names the override and what the config holds instead.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    wanted: dict[str, tuple[str, Any]] = {}
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = override.key_or_group
+        if "/" in key or key == "config" or override.is_sweep_override():
+            continue
+        if override.is_delete():
+            wanted.pop(key, None)
+            continue
+        wanted[key] = (override.input_line or key, override.value())
+    for key, (line, value) in wanted.items():
+        got = OmegaConf.select(cfg, key, default=None)
+        got = OmegaConf.to_container(got) if OmegaConf.is_config(got) else got
+        if got != value and not _same_tree(got, value):
+            raise StartError(
+                f"the override {line} did not arrive: the composed config holds "
+                f"{got!r}. Check for a later override of the same key, and its type.",
+                key=key,
+            )
+
+
+def _same_tree(got: Any, wanted: Any) -> bool:
+    """Equal up to the merge of mappings and to strings of numbers."""
+    if isinstance(wanted, Mapping) and isinstance(got, Mapping):
+        return all(k in got and _same_tree(got[k], v) for k, v in wanted.items())
+    if isinstance(wanted, list) and isinstance(got, list):
+        return len(got) == len(wanted) and all(map(_same_tree, got, wanted))
+    return got == wanted or str(got) == str(wanted)
+
+
+def _with_defaults(path: Path) -> Iterator[Path]:
+    yield path
+    for entry in (_load(path) or {}).get("defaults", []):
+        for key, name in entry.items() if isinstance(entry, dict) else ((entry, ""),):
+            target = "/".join(filter(None, (str(key).split("@")[0], str(name))))
+            group, _, stem = target.lstrip("/").rpartition("/")
+            nested = find_yaml(group, stem) or find_yaml(
+                str(path.parent.relative_to(_root_of(path))), target
+            )
+            if target != "_self_" and nested is not None:
+                yield from _with_defaults(nested)
+
+
+def _root_of(path: Path) -> Path:
+    return next(root for root in config_roots() if root in path.parents)
+
+
+def _load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _defaults_file() -> Path:
+    return Path(str(files("vissl.config"))) / "defaults.yaml"
+
+
+def _is_free(key: str) -> bool:
+    return key.startswith(_FREE)
+
+
+def _below_an_argument(key: str, known: set[str]) -> bool:
+    """Below a mapping that the host's YAML files use as arguments of a class."""
+    parent = key.rpartition(".")[0]
+    has_known_children = any(k.startswith(parent + ".") for k in known)
+    return bool(parent) and not has_known_children and parent in known

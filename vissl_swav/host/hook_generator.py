@@ -1,0 +1,44 @@
+"""Our hooks, joined where the host adds the hooks of a loss.
+
+That place comes before the host's log and checkpoint hooks, so those see the state that
+ours have updated. Every hook generator of the host passes through it, the one that
+SLURM jobs are always given included.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+from classy_vision.hooks.classy_hook import ClassyHook
+
+from vissl_swav import compat
+from vissl_swav.host import settings
+from vissl_swav.host.metrics_hook import MetricsHook
+from vissl_swav.host.prototypes_hook import PrototypesHook
+from vissl_swav.host.queue_hook import QueueHook
+
+# Set by `vissl-swav train`: host runs (a linear probe, say) get the step file as well.
+RECORD_STEPS = "VISSL_SWAV_RECORD_STEPS"
+
+AddLossHooks = Callable[[list[ClassyHook], Any, Any], list[ClassyHook]]
+
+
+def hooks_of(cfg: Any) -> list[ClassyHook]:
+    """The hooks that this run needs of ours."""
+    ours = settings.is_ours(cfg)
+    hooks: list[ClassyHook] = [QueueHook(), PrototypesHook()] if ours else []
+    if ours or os.environ.get(RECORD_STEPS) == "1":
+        hooks.append(MetricsHook())
+    return hooks
+
+
+def with_our_hooks(add_loss_hooks: AddLossHooks) -> AddLossHooks:
+    """The host's `add_loss_hooks`, with ours before what it adds."""
+
+    def add(hooks: list[ClassyHook], loss_cfg: Any, cfg: Any) -> list[ClassyHook]:
+        logging.info(compat.summary())
+        hooks.extend(hooks_of(cfg))
+        return add_loss_hooks(hooks, loss_cfg, cfg)
+
+    return add

@@ -1,0 +1,58 @@
+"""Hook: one JSON line per training step, for curves and progress bars."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from classy_vision.generic.distributed_util import is_primary
+from classy_vision.hooks.classy_hook import ClassyHook
+
+from vissl_swav.host.task_view import TaskView
+
+FILE_NAME = "steps.jsonl"
+
+
+class MetricsHook(ClassyHook):
+    """Appends `{"step", "max_step", "epoch", "loss", "lr", "time"}` to `steps.jsonl`.
+
+    `time` is in seconds since the epoch of the clock. A resumed run appends.
+    """
+
+    on_phase_start = ClassyHook._noop
+    on_forward = ClassyHook._noop
+    on_loss_and_meter = ClassyHook._noop
+    on_backward = ClassyHook._noop
+    on_phase_end = ClassyHook._noop
+    on_step = ClassyHook._noop
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._file: TextIO | None = None
+
+    def on_start(self, task: Any) -> None:
+        """Opens the file on the primary rank."""
+        if is_primary():
+            path = Path(TaskView(task).checkpoint_folder) / FILE_NAME
+            self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def on_update(self, task: Any) -> None:
+        """Writes the line of this step."""
+        if self._file is None:
+            return
+        view = TaskView(task)
+        line = {
+            "step": view.step + 1,
+            "max_step": view.max_step,
+            "epoch": view.epoch,
+            "loss": view.last_loss,
+            "lr": view.learning_rate,
+            "time": time.time(),
+        }
+        self._file.write(json.dumps(line) + "\n")
+
+    def on_end(self, task: Any) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -1,0 +1,70 @@
+"""Joins our parts to the host, each as soon as the host module it extends is there.
+
+`arm()` imports nothing of the host. Importing a file below registers its part, since
+the host's registries are filled by decorators.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from vissl_swav import compat
+from vissl_swav.compat.import_hook import after_import
+from vissl_swav.compat.startup import is_switched_off
+
+# Host module -> our file that registers something there.
+_REGISTERED = {
+    "classy_vision.losses": "vissl_swav.host.swav_loss",
+    "classy_vision.dataset.transforms": "vissl_swav.host.multi_crop_transform",
+    "vissl.data.collators": "vissl_swav.host.multi_crop_collator",
+    "vissl.models.trunks": "vissl_swav.host.resnet_small",
+}
+
+
+def arm() -> None:
+    """Makes the host know our parts in this process; idempotent."""
+    compat.apply()
+    for host_module, ours in _REGISTERED.items():
+        after_import(host_module, _importer(ours), key=ours)
+    for host_module, patch in (
+        ("vissl.hooks", _join_hooks),
+        ("vissl.utils.hydra_config", _join_inference),
+        ("vissl.data.ssl_transforms.ssl_transforms_wrapper", _join_copies),
+    ):
+        after_import(host_module, patch)
+
+
+def is_armed_at_startup() -> bool:
+    """Whether the host's own command lines get our parts without asking."""
+    return not is_switched_off()
+
+
+def _importer(name: str) -> Callable[[Any], object]:
+    return lambda _: import_module(name)
+
+
+def _join_hooks(hooks: Any) -> None:
+    """`default_hook_generator` looks `add_loss_hooks` up when it is called."""
+    from vissl_swav.host.hook_generator import with_our_hooks
+
+    if not hasattr(hooks, "_vissl_swav_joined"):
+        hooks.add_loss_hooks = with_our_hooks(hooks.add_loss_hooks)
+        hooks._vissl_swav_joined = True
+
+
+def _join_inference(hydra_config: Any) -> None:
+    """The host infers its losses' settings by an `if` chain on their names."""
+    from vissl_swav.host import settings
+
+    host_infer = hydra_config.infer_losses_config
+    if not hasattr(hydra_config, "_vissl_swav_joined"):
+        hydra_config.infer_losses_config = lambda cfg: settings.infer(host_infer(cfg))
+        hydra_config._vissl_swav_joined = True
+
+
+def _join_copies(wrapper: Any) -> None:
+    """The host flattens the output of transforms that it knows to make copies."""
+    from vissl_swav.host.settings import TRANSFORM_NAME
+
+    if TRANSFORM_NAME not in wrapper._TRANSFORMS_WITH_COPIES:
+        wrapper._TRANSFORMS_WITH_COPIES.append(TRANSFORM_NAME)

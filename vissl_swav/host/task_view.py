@@ -1,0 +1,82 @@
+"""The only reach into a host task: our hooks see it through this."""
+
+from typing import Any
+
+from torch import nn
+
+
+class TaskView:
+    """Names for what our hooks need of a `SelfSupervisionTask`.
+
+    Args:
+        task: the host's task, prepared.
+    """
+
+    def __init__(self, task: Any):
+        self._task = task
+
+    @property
+    def cfg(self) -> Any:
+        """The run's config; hand it to `settings`, read nothing from it here."""
+        return self._task.config
+
+    @property
+    def loss(self) -> Any:
+        """The loss module."""
+        return self._task.base_loss
+
+    @property
+    def is_training(self) -> bool:
+        """Whether the current phase is a training phase."""
+        return bool(self._task.train)
+
+    @property
+    def step(self) -> int:
+        """Training steps finished since the start of the run."""
+        return self._task.iteration
+
+    @property
+    def max_step(self) -> int:
+        """Training steps of the whole run."""
+        return self._task.max_iteration
+
+    @property
+    def epoch(self) -> int:
+        """Training epochs finished before this one; 0 in the first."""
+        return self._task.train_phase_idx
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training steps of an epoch on this rank."""
+        return len(self._task.dataloaders["train"])
+
+    @property
+    def checkpoint_folder(self) -> str:
+        """Where the run writes."""
+        return self._task.checkpoint_folder
+
+    @property
+    def last_loss(self) -> float:
+        """Loss of the last step, the mean over ranks."""
+        return float(self._task.last_batch.loss)
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the first parameter group."""
+        return self._task.optimizer.options_view.lr
+
+    @property
+    def wants_checkpoint_now(self) -> bool:
+        """Whether the host writes a checkpoint in the on_step that is running."""
+        frequency = self._task.config["CHECKPOINT"]["CHECKPOINT_ITER_FREQUENCY"]
+        return frequency > 0 and self._task.iteration % frequency == 0
+
+    def prototypes(self) -> list[nn.Parameter]:
+        """Weights (K, D) of every prototype head, unwrapped from DDP."""
+        head: Any = self._task.base_model.heads[0]
+        if isinstance(head, nn.Sequential):
+            head = head[-1]
+        return [
+            getattr(head, f"prototypes{index}").weight
+            for index in range(head.nmb_heads)
+        ]
