@@ -1,6 +1,8 @@
+import importlib
 import importlib.util
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 # Oracles and the gloo runner are plain modules beside the tests (`tests` itself is a
-# package of the host's wheel, so it cannot be ours). Spawned children need the path too.
+# package of the host's wheel, so it cannot be ours). Spawned children need the path
+# too.
 sys.path.insert(0, str(TESTS))
 
 
@@ -33,9 +36,14 @@ def host():
     """Skips where VISSL is not installed; applies the shims where it is."""
     if importlib.util.find_spec("vissl") is None:
         pytest.skip("VISSL is not installed")
-    import vissl_swav.compat
+    from vissl_swav.host import registration
 
-    vissl_swav.compat.apply()
+    registration.arm()
+    # What VISSL's own files warn of when they are imported is not ours to mend.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("hooks", "trainer", "utils.hydra_config", "utils.checkpoint"):
+            importlib.import_module(f"vissl.{name}")
 
 
 def pytest_collection_modifyitems(items):

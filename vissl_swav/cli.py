@@ -31,8 +31,8 @@ def version_text() -> str:
 def parser() -> argparse.ArgumentParser:
     """Arguments of every command but `train`, whose overrides pass through."""
     top = argparse.ArgumentParser(prog="vissl-swav", description=__doc__)
-    top.add_argument("--version", action="version", version=version_text())
-    commands = top.add_subparsers(dest="command", required=True)
+    top.add_argument("--version", action="store_true", help="versions, import hook")
+    commands = top.add_subparsers(dest="command")
     commands.add_parser(
         "train",
         help="train through VISSL: config=pretrain/swav/... key=value ...",
@@ -59,6 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given and given[0] == "train":
         return train.main(given[1:])
     options = parser().parse_args(given)
+    if options.version:
+        print(version_text())
+        return 0
+    if options.command is None:
+        parser().print_help(sys.stderr)
+        return 2
     from vissl_swav.suite import quickstart
 
     return quickstart.main(options)

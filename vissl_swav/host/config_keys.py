@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from vissl_swav.host.errors import StartError
-from vissl_swav.host.settings import nearest
+from vissl_swav.host.settings import LOSS_NAME, SWAV_KEYS, nearest
 
 # Keys of ours that the host's defaults do not know.
 _OURS = {
@@ -26,6 +26,20 @@ _OURS = {
 # Below these any key may stand: `settings` checks its own, the others are arguments.
 _FREE = ("config.LOSS.", "config.METERS.", "config.SLURM.ADDITIONAL_PARAMETERS.")
 _OVERRIDE = re.compile(r"^(?P<mark>\+\+|\+|~)?(?P<key>[^=]+?)(=(?P<value>.*))?$", re.S)
+
+
+def admit_our_keys(overrides: Sequence[str]) -> list[str]:
+    """Lets `config.LOSS.swav.KEY=value` and our other keys do without `++`.
+
+    hydra wants the mark on keys that the host's defaults lack.
+    """
+    ours = _OURS | {f"config.LOSS.{LOSS_NAME}.{key}" for key in SWAV_KEYS}
+    admitted: list[str] = []
+    for override in overrides:
+        match = _OVERRIDE.match(override)
+        unmarked = match is not None and not match["mark"] and match["key"] in ours
+        admitted.append(f"++{override}" if unmarked else override)
+    return admitted
 
 
 def key_paths(tree: Any, prefix: str = "") -> Iterator[str]:

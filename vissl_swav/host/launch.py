@@ -39,6 +39,8 @@ def compose(overrides: Sequence[str]) -> tuple[Any, Any]:
     config_keys.check_keys(tree, overrides)
     try:
         return convert_to_attrdict(composed, dump_config=False)
+    except AssertionError as error:
+        raise StartError(f"VISSL refuses the config: {error}") from error
     except StartError as error:
         if error.key is None:
             raise

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 import yaml
 
-from vissl_swav.data.folders import DataError, check_image_folder
+from vissl_swav.data.errors import DataError
+from vissl_swav.data.folders import check_image_folder
 from vissl_swav.host import settings
 from vissl_swav.host.errors import StartError
 
@@ -81,7 +82,7 @@ def _check_data(run: settings.RunFacts) -> None:
 def _count(source: str, path: str) -> int | None:
     """Number of images behind a data path; None where only the host knows."""
     if source == "disk_folder":
-        return check_image_folder(path).num_images
+        return check_image_folder(path, min_images=1).num_images
     if source == "disk_filelist" and not Path(path).is_file():
         raise DataError(
             f"{path} is no file; disk_filelist wants a .npy list of image paths. For a "

@@ -54,12 +54,17 @@ def _join_hooks(hooks: Any) -> None:
 
 def _join_inference(hydra_config: Any) -> None:
     """The host infers its losses' settings by an `if` chain on their names."""
-    from vissl_swav.host import settings
+    from vissl_swav.host import config_keys, settings
 
+    if hasattr(hydra_config, "_vissl_swav_joined"):
+        return
     host_infer = hydra_config.infer_losses_config
-    if not hasattr(hydra_config, "_vissl_swav_joined"):
-        hydra_config.infer_losses_config = lambda cfg: settings.infer(host_infer(cfg))
-        hydra_config._vissl_swav_joined = True
+    host_compose = hydra_config.compose_hydra_configuration
+    hydra_config.infer_losses_config = lambda cfg: settings.infer(host_infer(cfg))
+    hydra_config.compose_hydra_configuration = lambda overrides: host_compose(
+        config_keys.admit_our_keys(overrides)
+    )
+    hydra_config._vissl_swav_joined = True
 
 
 def _join_copies(wrapper: Any) -> None:

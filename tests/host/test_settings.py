@@ -1,0 +1,85 @@
+import inspect
+
+import pytest
+
+from vissl_swav.core.swav import SwAV
+from vissl_swav.host.errors import StartError
+
+
+def test_empty_settings_get_the_core_defaults_and_show_them(compose):
+    settings = compose("++config.LOSS.swav={}").LOSS.swav
+    for name, parameter in inspect.signature(SwAV).parameters.items():
+        if parameter.default is not inspect.Parameter.empty:
+            default = parameter.default
+            default = list(default) if isinstance(default, tuple) else default
+            assert settings[name] == default, name
+    assert settings.freeze_prototypes_epochs == 1
+    assert settings.num_crops == 3
+    assert settings.num_prototypes == [12]
+    assert settings.embedding_dim == 8
+
+
+def test_an_inferred_config_is_accepted_again(compose):
+    from vissl_swav.host import settings
+
+    config = compose("config.LOSS.swav.queue_start_epoch=2")
+    before = dict(config.LOSS.swav)
+    assert dict(settings.infer(config).LOSS.swav) == before
+    assert before["queue_start_step"] is None
+
+
+def test_the_queue_is_a_multiple_of_the_global_batch(compose):
+    settings = compose("config.LOSS.swav.queue_length=50", processes=2).LOSS.swav
+    assert (settings.queue_length, settings.queue_length_per_rank) == (48, 24)
+
+
+def test_the_collator_follows(compose):
+    config = compose("config.DATA.TRAIN.COLLATE_FUNCTION=default_collate")
+    assert config.DATA.TRAIN.COLLATE_FUNCTION == "multi_crop_collator"
+
+
+def test_a_folder_given_by_path_holds_its_labels(compose, images):
+    config = compose()
+    assert config.DATA.TRAIN.LABEL_PATHS == [str(images)]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("++config.LOSS.swav.temperture=0.1", ["did you mean temperature", "command"]),
+        ("config.LOSS.swav.temperature=warm", ["'warm'", "int or float"]),
+        ("config.LOSS.swav.temperature=0", ["wanted > 0"]),
+        ("config.LOSS.swav.num_iterations=0", ["num_iterations 0"]),
+        ("config.LOSS.swav.crops_for_assign=[0,3]", ["each in 0..2"]),
+        ("config.LOSS.swav.queue_length=5", ["less than one global batch of 16"]),
+        ("config.LOSS.swav.num_crops=7", ["the rest of the config says 3"]),
+        (
+            "++config.LOSS.swav={queue_start_step:3,queue_start_epoch:1}",
+            ["give one and set the other to null"],
+        ),
+        (
+            "config.MODEL.HEAD.PARAMS=[[mlp,{dims:[16,8]}]]",
+            ["wanted one head that ends in [swav_head"],
+        ),
+        (
+            "config.DATA.TRAIN.TRANSFORMS=[{name:ToTensor}]",
+            ["start the list with `- name: MultiCrop`"],
+        ),
+    ],
+)
+def test_what_cannot_be_is_named(compose, override, words):
+    with pytest.raises(StartError) as caught:
+        compose(override)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_the_schedule_counts_in_steps(compose):
+    from vissl_swav.host import settings
+
+    plan = settings.schedule(compose("config.LOSS.swav.queue_start_epoch=3"))
+    assert (plan.queue_start(10), plan.freeze_steps(10)) == (30, 10)
+    plan = settings.schedule(compose("config.LOSS.swav.freeze_prototypes_steps=7"))
+    assert (plan.queue_start(10), plan.freeze_steps(10)) == (0, 7)
+    plan = settings.schedule(compose("config.LOSS.swav.trainable_prototypes=false"))
+    assert plan.freeze_steps(10) == float("inf")
