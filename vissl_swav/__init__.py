@@ -17,6 +17,7 @@ _PUBLIC = {
     "Collective": "vissl_swav.core.collective",
     "MultiCrop": "vissl_swav.transforms.multicrop",
     "Prototypes": "vissl_swav.core.prototypes",
+    "SwAV": "vissl_swav.core.swav",
     "collective": "vissl_swav.backends.torch_collective",
     "normalize_rows_": "vissl_swav.core.prototypes",
     "sinkhorn": "vissl_swav.core.sinkhorn",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from vissl_swav.core.swapped_prediction import (
         swapped_prediction_loss as swapped_prediction_loss,
     )
+    from vissl_swav.core.swav import SwAV as SwAV
     from vissl_swav.transforms.multicrop import MultiCrop as MultiCrop
 
 

@@ -4,6 +4,7 @@ One process, N local processes, SLURM by the host's launcher, or one process of 
 torchrun job.
 """
 
+import copy
 import logging
 import os
 from collections.abc import Sequence
@@ -62,11 +63,10 @@ def start(overrides: Sequence[str]) -> None:
 
     from vissl.hooks import default_hook_generator
     from vissl.utils import distributed_launcher
-    from vissl.utils.hydra_config import save_attrdict_to_disk
 
     os.environ.setdefault(RECORD_STEPS, "1")
     if not torchrun or os.environ["RANK"] == "0":
-        save_attrdict_to_disk(config)
+        _save(config)
     if torchrun:
         _run_this_process(arguments, config)
     elif config.SLURM.USE_SLURM:
@@ -80,6 +80,16 @@ def start(overrides: Sequence[str]) -> None:
             engine_name=arguments.engine_name,
             hook_generator=default_hook_generator,
         )
+
+
+def _save(config: Any) -> None:
+    """`train_config.yaml`, as the host writes it: before it made dtypes of strings."""
+    from vissl.utils.hydra_config import save_attrdict_to_disk
+
+    plain = copy.deepcopy(config)
+    dtype = plain.MODEL.FSDP_CONFIG.compute_dtype
+    plain.MODEL.FSDP_CONFIG.compute_dtype = str(dtype).removeprefix("torch.")
+    save_attrdict_to_disk(plain)
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
