@@ -5,8 +5,8 @@ Importing this package imports nothing heavy: public names load on first use. Th
 layer (`vissl_swav.host`) needs VISSL.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+# Loaded at interpreter start by `vissl_swav.pth`: not even `typing` is imported here.
+TYPE_CHECKING = False
 
 __version__ = "0.1.0"
 
@@ -42,8 +42,10 @@ if TYPE_CHECKING:
     from vissl_swav.transforms.multicrop import MultiCrop as MultiCrop
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _PUBLIC:
+        from importlib import import_module
+
         value = getattr(import_module(_PUBLIC[name]), name)
         globals()[name] = value
         return value

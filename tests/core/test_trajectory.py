@@ -43,7 +43,9 @@ def test_losses_and_final_weights(shared, case):
             temperature=config["temperature"],
             epsilon=config["epsilon"],
             num_iterations=config["num_iters"],
-            queue_scores=queue.score(P) if queue is not None and queue.is_full else None,
+            queue_scores=queue.score(P)
+            if queue is not None and queue.is_full
+            else None,
         )
         if queue is not None and step >= config["queue_start_step"]:
             queue.push(layout.assignment_rows(Z))

@@ -61,7 +61,9 @@ def knn_votes(
     dtype = torch.promote_types(train_features.dtype, torch.float32)
     train = train_features.to(dtype)
     votes: dict[int, list[Tensor]] = {k: [] for k in num_neighbors}
-    for rows in test_features.to(dtype).split(chunk_size):
+    test = test_features.to(dtype)
+    for start in range(0, test.shape[0], chunk_size):
+        rows = test[start : start + chunk_size]
         similarity, index = (rows @ train.T).topk(largest, dim=1)
         # The nearest has weight 1: exp(similarity / T) itself overflows at small T.
         weight = ((similarity - similarity[:, :1]) / temperature).exp()
