@@ -9,36 +9,37 @@ import torch
 
 
 def measure(
-    programs: Mapping[str, Callable[[], object]], *, rounds: int, seconds: float = 20.0
+    programs: Mapping[str, Callable[[], object]], *, rounds: int, block: int = 8
 ) -> dict[str, float]:
     """Median seconds of each program.
 
-    The programs take turns, so that a busy moment of the machine hits all of them.
+    The programs take turns in blocks of consecutive runs, so that a busy moment of the
+    machine hits all of them, and each runs as in a training loop that uses it alone: the
+    first two runs of a block, which find the memory allocator as another program left
+    it, are not counted.
 
     Args:
         programs: name -> the work to time.
-        rounds: measurements of each, at most.
-        seconds: stop after so long per program, with at least 5 measurements.
+        rounds: blocks of each.
+        block: timed runs in a block.
 
     Returns:
         name -> median seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in programs}
-    for program in programs.values():
-        for _ in range(3):
-            program()
-    started = time.perf_counter()
-    for done in range(rounds):
+    for _ in range(rounds):
         for name, program in programs.items():
-            before = time.perf_counter()
-            program()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            times[name].append(time.perf_counter() - before)
-        over = time.perf_counter() - started > seconds * len(programs)
-        if over and done >= 4:
-            break
+            seconds = [_seconds(program) for _ in range(block + 2)]
+            times[name].extend(seconds[2:])
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _seconds(program: Callable[[], object]) -> float:
+    before = time.perf_counter()
+    program()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - before
 
 
 def report(medians: Mapping[str, float], baseline: str) -> None:

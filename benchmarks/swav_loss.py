@@ -41,8 +41,11 @@ def vissl(scores: torch.Tensor, args: argparse.Namespace) -> Callable[[], torch.
     from vissl_swav.host import registration
 
     registration.arm()
+    from classy_vision.generic.distributed_util import set_cpu_device
     from vissl.losses.swav_loss import SwAVCriterion
 
+    if args.device == "cpu":
+        set_cpu_device()
     criterion = SwAVCriterion(
         temperature=0.1,
         crops_for_assign=[0, 1],
@@ -113,7 +116,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--prototypes", type=int, default=3000)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     args = parser.parse_args()

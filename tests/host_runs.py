@@ -63,7 +63,12 @@ def train(*arguments, **settings):
     return done
 
 
+def lines(folder):
+    """What the run wrote about each step, in the order of writing."""
+    text = (Path(folder) / "steps.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
 def losses(folder):
     """Loss of every step."""
-    text = (Path(folder) / "steps.jsonl").read_text()
-    return [json.loads(line)["loss"] for line in text.splitlines()]
+    return [line["loss"] for line in lines(folder)]

@@ -101,22 +101,19 @@ def balanced_codes(
         total_count = gathered[:, -1].sum()
         widths = [S.shape[1] for S in scores]
         columns = torch.split(gathered[:, :-1], widths, dim=1)
-        logs = [
-            _first_iteration(S, C, epsilon)
-            for S, C in zip(scores, columns, strict=True)
+        # One normalisation of the samples ends each iteration; the last gives Q itself.
+        pending = [
+            _first_half(S, C, epsilon) for S, C in zip(scores, columns, strict=True)
         ]
         for _ in range(1, num_iterations):
-            local = torch.cat([torch.logsumexp(X, dim=0) for X in logs])
+            local = torch.cat([_log_sum(X) for X in pending])
             summed = torch.logsumexp(collective.all_gather(local), dim=0)
             columns = torch.split(summed, widths)
             # All processes see the same sums: they stop together.
             if tolerance is not None and _balanced(columns, tolerance):
                 break
-            logs = [
-                torch.log_softmax(X - C, dim=1)
-                for X, C in zip(logs, columns, strict=True)
-            ]
-        codes = [X.exp_() for X in logs]
+            pending = [X.sub_(C) for X, C in zip(pending, columns, strict=True)]
+        codes = [torch.softmax(X, dim=1) for X in pending]
         if hard:
             codes = [_one_hot(Q) for Q in codes]
     return codes, total_count
@@ -127,22 +124,40 @@ def _log_sum_over_samples(S: Tensor, epsilon: float) -> Tensor:
     if S.shape[0] == 0:
         return S.new_full((S.shape[1],), -torch.inf)
     highest = S.amax(dim=0)
-    return highest + epsilon * torch.logsumexp((S - highest) / epsilon, dim=0)
+    sums = (S - highest).div_(epsilon).exp_().sum(dim=0)
+    return highest + epsilon * sums.log_()
 
 
-def _first_iteration(S: Tensor, columns: Tensor, epsilon: float) -> Tensor:
-    """Scores and every process's log-sums (world, K) -> log Q after one iteration.
+def _log_sum(X: Tensor) -> Tensor:
+    """Log-sums over the samples of log Q, its rows not yet normalised: (B, K) -> (K,).
+
+    The sums of Q itself are exact where none is near the smallest number of the type.
+    To look costs a synchronisation on a device, so there the safe form is taken always.
+    """
+    if X.shape[0] == 0:
+        return X.new_full((X.shape[1],), -torch.inf)
+    if X.device.type == "cpu" and not torch.compiler.is_compiling():
+        sums = torch.softmax(X, dim=1).sum(dim=0)
+        if sums.min() > 1e-30:
+            return sums.log_()
+    logs = torch.log_softmax(X, dim=1)
+    highest = logs.amax(dim=0)
+    return highest + (logs - highest).exp_().sum(dim=0).log_()
+
+
+def _first_half(S: Tensor, columns: Tensor, epsilon: float) -> Tensor:
+    """Scores and every process's log-sums (world, K) -> log Q before its row sums.
 
     Differences are taken before the division by eps: a score of 1e4, or one sample far
-    from all others, then costs no digits of the rest.
+    from all others, then costs no digits of the rest. What a row is shifted by does not
+    matter here: its normalisation follows.
     """
     highest = columns.amax(dim=0)
     offsets = highest - highest.max()
     C = offsets + epsilon * torch.logsumexp((columns - highest) / epsilon, dim=0)
     if S.shape[0] == 0:
         return S
-    X = S - S.amax(dim=1, keepdim=True)
-    return torch.log_softmax(X.sub_(C).div_(epsilon), dim=1)
+    return (S - S.amax(dim=1, keepdim=True)).sub_(C).div_(epsilon)
 
 
 def _balanced(columns: Sequence[Tensor], tolerance: float) -> bool:

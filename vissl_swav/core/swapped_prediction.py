@@ -85,19 +85,13 @@ def swapped_prediction_loss(
     )
     # Local sum * world / total: processes with fewer samples weigh less in DDP's mean.
     scale = collective.world_size / (total * num_assign * (num_crops - 1) * len(heads))
+    cross_entropy: Any = _SwappedCrossEntropy.apply  # pyright: ignore
     losses: list[Tensor] = []
     for head, S in enumerate(heads):
         of_head = codes[head * num_assign : (head + 1) * num_assign]
-        Q = torch.stack([code[:num_samples] for code in of_head])
-        losses.append(_cross_entropy(S, Q, scale, layout, temperature))
+        Q = [code[:num_samples] for code in of_head]
+        losses.append(cross_entropy(S, scale, layout, temperature, *Q))
     return torch.stack(losses).sum()
-
-
-def _cross_entropy(
-    S: Tensor, Q: Tensor, scale: Tensor, layout: CropLayout, temperature: float
-) -> Tensor:
-    apply: Any = _SwappedCrossEntropy.apply
-    return apply(S, Q, scale, layout, temperature)
 
 
 class _SwappedCrossEntropy(torch.autograd.Function):
@@ -107,40 +101,53 @@ class _SwappedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any,
         S: Tensor,
-        Q: Tensor,
         scale: Tensor,
         layout: CropLayout,
         temperature: float,
+        *Q: Tensor,
     ) -> Tensor:
         by_crop = layout.split(S.detach())
-        targets = Q.sum(dim=0)
-        gradient = torch.div(by_crop.to(Q.dtype), temperature)
-        loss = Q.new_zeros(())
+        step = scale / temperature
+        targets = step * sum(Q[1:], start=Q[0])
+        gradient = targets.new_empty(by_crop.shape)
+        logits = torch.empty_like(targets)
+        loss = scale.new_zeros(())
         for v in range(layout.num_crops):
-            target, weight = targets, len(layout.crops_for_assign)
+            target, weight = targets, len(Q)
             if v in layout.crops_for_assign:
-                target = targets - Q[layout.crops_for_assign.index(v)]
+                target = targets - step * Q[layout.crops_for_assign.index(v)]
                 weight -= 1
-            logits = gradient[v]
-            matched = (target * logits).sum()
-            probabilities = torch.softmax(logits, dim=1)
+            torch.div(by_crop[v].to(logits.dtype), temperature, out=logits)
+            matched = torch.dot(target.reshape(-1), logits.reshape(-1)) * temperature
+            probabilities = torch.softmax(logits, dim=1, out=gradient[v])
             # lse = max - log p(max): p(max) >= 1 / K, so the log is safe.
             log_sum = logits.amax(dim=1) - probabilities.amax(dim=1).log()
-            loss = loss + weight * log_sum.sum() - matched
-            torch.sub(probabilities.mul_(weight), target, out=logits)
-        ctx.save_for_backward(gradient, scale)
-        ctx.temperature, ctx.shape, ctx.dtype = temperature, S.shape, S.dtype
-        return loss * scale
+            loss = loss + weight * scale * log_sum.sum() - matched
+            probabilities.mul_(weight * step).sub_(target)
+        ctx.save_for_backward(gradient)
+        ctx.shape, ctx.dtype = S.shape, S.dtype
+        return loss
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
-        gradient, scale = ctx.saved_tensors
-        factor = grad_outputs[0] * scale / ctx.temperature
-        grad = (gradient * factor).reshape(ctx.shape).to(ctx.dtype)
-        return grad, None, None, None, None
+        (gradient,) = ctx.saved_tensors
+        if not _is_one(grad_outputs[0]):
+            gradient = gradient * grad_outputs[0]
+        no_gradient = [None] * (len(ctx.needs_input_grad) - 1)
+        return gradient.reshape(ctx.shape).to(ctx.dtype), *no_gradient
+
+
+def _is_one(factor: Tensor) -> bool:
+    """Whether a CPU scalar is 1, which saves a pass over the gradient.
+
+    On a device the answer would cost a synchronisation, more than the pass.
+    """
+    if factor.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return factor.item() == 1.0
 
 
 def _as_heads(scores: Scores) -> list[Tensor]:
@@ -163,7 +170,8 @@ def _sinkhorn_problems(
     problems: list[Tensor] = []
     queues = None if queue_scores is None else _queue_heads(queue_scores, heads, layout)
     for head, S in enumerate(heads):
-        for crop, rows in enumerate(layout.assignment_rows(S.detach())):
+        by_crop = layout.split(S.detach())
+        for crop, rows in enumerate(by_crop[i] for i in layout.crops_for_assign):
             if queues is None:
                 problems.append(rows)
             else:

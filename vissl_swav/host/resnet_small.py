@@ -7,6 +7,7 @@ the names that the host's evaluation asks for, the last one `8 * WIDTH` wide.
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 from vissl.models.model_helpers import (
@@ -64,10 +65,13 @@ class ResNetSmall(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        # Narrow nets on a CPU run several times faster in this layout.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, out_feat_keys: Sequence[str] = ()) -> list[Tensor]:
         """Images (B, C, H, W) -> the features asked for, the flat last one if none."""
         images = transform_model_input_data_type(x, self.model_config.INPUT_TYPE)
+        images = images.contiguous(memory_format=torch.channels_last)
         checkpointing = self.model_config.ACTIVATION_CHECKPOINTING
         return get_trunk_forward_outputs(
             feat=images,

@@ -1,0 +1,115 @@
+"""Each run builds, and its net, head and loss fit together (on the meta device)."""
+
+import pytest
+import torch
+from config_catalogue import OVERLAYS, PRETRAINING, RUNS
+
+NETS = [file for file in OVERLAYS if "/architecture/" in file.name]
+EVALUATIONS = [file for file in RUNS if file.name.startswith("benchmark/")]
+BUILDS = [(file.override,) for file in PRETRAINING]
+BUILDS += [("config=pretrain/swav/resnet50_400ep", file.override) for file in NETS]
+PROBES = {"small_images": (128, 10), "cifar": (512, 10)}
+
+
+def shown(build):
+    return "+".join(override.replace("=", "/").rpartition("/")[2] for override in build)
+
+
+def meta_model(config):
+    from vissl.models import build_model
+
+    with torch.device("meta"):
+        return build_model(config.MODEL, config.OPTIMIZER)
+
+
+def meta_crops(config):
+    from vissl_swav.transforms.multicrop import MultiCrop
+
+    (transform,) = config.DATA.TRAIN.TRANSFORMS
+    arguments = {key: value for key, value in transform.items() if key != "name"}
+    groups = MultiCrop(**arguments).groups
+    return [
+        torch.empty(2, 3, group.size, group.size, device="meta")
+        for group in groups
+        for _ in range(group.count)
+    ]
+
+
+@pytest.mark.parametrize("build", BUILDS, ids=shown)
+def test_model_loss_hooks_and_optimizer(build, complete, tmp_path):
+    config = complete(*build)
+    # Some hooks open their files when they are made.
+    config.CHECKPOINT.DIR = str(tmp_path)
+    model = meta_model(config)
+    crops = meta_crops(config)
+    ((embeddings, scores),) = model(crops)
+    settings = config.LOSS.swav
+    assert embeddings.shape == (2 * settings.num_crops, settings.embedding_dim)
+    assert scores.shape == (2 * settings.num_crops, settings.num_prototypes[0])
+    check_loss(config)
+    check_hooks(config)
+    check_optimizer(config, model)
+
+
+def check_loss(config):
+    from classy_vision.losses import build_loss
+
+    loss = build_loss({**config.LOSS.swav, "name": "swav"})
+    queue = loss.swav.queue
+    rows = config.LOSS.swav.queue_length_per_rank
+    assert (queue is None) == (rows == 0)
+    if queue is not None:
+        assert queue.features.shape[-2:] == (rows, config.LOSS.swav.embedding_dim)
+
+
+def check_hooks(config):
+    from vissl.hooks import default_hook_generator
+
+    names = [type(hook).__name__ for hook in default_hook_generator(config)]
+    ours = [names.index(name) for name in ("QueueHook", "PrototypesHook")]
+    (checkpoint,) = [i for i, name in enumerate(names) if "Checkpoint" in name]
+    assert max(ours) < checkpoint, f"the checkpoint hook must see our state: {names}"
+
+
+def check_optimizer(config, model):
+    from classy_vision.optim import build_optimizer, build_optimizer_schedulers
+    from vissl.optimizers import get_optimizer_param_groups
+
+    schedulers = build_optimizer_schedulers(config.OPTIMIZER)
+    groups = get_optimizer_param_groups(
+        model=model,
+        model_config=config.MODEL,
+        optimizer_config=config.OPTIMIZER,
+        optimizer_schedulers=schedulers,
+    )
+    optimizer = build_optimizer(config.OPTIMIZER)
+    optimizer.set_param_groups(groups)
+    held = sum(len(group["params"]) for group in optimizer.optimizer.param_groups)
+    assert held == len(list(model.parameters()))
+    if config.OPTIMIZER.use_larc:
+        assert "Larc" in repr(optimizer.optimizer)
+
+
+@pytest.mark.parametrize("file", EVALUATIONS, ids=lambda file: file.name)
+def test_evaluation_sees_the_trunk_of_its_pretraining(file, complete):
+    config = complete(file.override)
+    width, classes = PROBES[file.name.rpartition("/")[2]]
+    image = torch.empty(2, 3, 32, 32, device="meta")
+    output = meta_model(config)(image)
+    expected = (2, classes) if "/linear/" in file.name else (2, width)
+    assert output[0].flatten(1).shape == expected
+    run = "quickstart" if width == 128 else "cifar_2x32"
+    trained = complete(f"config=pretrain/swav/{run}").MODEL.TRUNK
+    assert config.MODEL.TRUNK.RESNET_SMALL == trained.RESNET_SMALL
+
+
+@pytest.mark.parametrize("file", EVALUATIONS, ids=lambda file: file.name)
+def test_transforms_of_the_evaluation_build(file, complete):
+    from PIL import Image
+    from vissl.data.ssl_transforms import get_transform
+
+    config = complete(file.override)
+    for split in (config.DATA.TRAIN, config.DATA.TEST):
+        sample = {"data": [Image.new("RGB", (32, 32))], "label": [0]}
+        (pixels,) = get_transform(split.TRANSFORMS)(sample)["data"]
+        assert pixels.shape == (3, 32, 32)
