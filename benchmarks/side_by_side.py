@@ -13,10 +13,10 @@ def measure(
 ) -> dict[str, float]:
     """Median seconds of each program.
 
-    The programs take turns in blocks of consecutive runs, so that a busy moment of the
-    machine hits all of them, and each runs as in a training loop that uses it alone: the
-    first two runs of a block, which find the memory allocator as another program left
-    it, are not counted.
+    The programs take turns in blocks of consecutive runs, so that a busy moment of
+    the machine hits all of them, and each runs as in a training loop that uses it
+    alone: the first two runs of a block, which find the memory allocator as another
+    program left it, are not counted.
 
     Args:
         programs: name -> the work to time.

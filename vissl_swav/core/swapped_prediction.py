@@ -106,27 +106,29 @@ class _SwappedCrossEntropy(torch.autograd.Function):
         temperature: float,
         *Q: Tensor,
     ) -> Tensor:
-        by_crop = layout.split(S.detach())
+        by_crop, assign = layout.split(S.detach()), layout.crops_for_assign
         step = scale / temperature
-        targets = step * sum(Q[1:], start=Q[0])
-        gradient = targets.new_empty(by_crop.shape)
-        logits = torch.empty_like(targets)
-        loss = scale.new_zeros(())
-        for v in range(layout.num_crops):
-            target, weight = targets, len(Q)
-            if v in layout.crops_for_assign:
-                target = targets - step * Q[layout.crops_for_assign.index(v)]
-                weight -= 1
+        gradient = Q[0].new_empty(by_crop.shape)
+        of_others = -sum(Q[1:], start=Q[0])
+        matched: list[Tensor] = []
+        log_sums: list[Tensor] = []
+        # Crop by crop, so that the passes over a crop find it in the cache.
+        for v, logits in enumerate(gradient):
+            minus_target, weight = of_others, len(Q)
+            if v in assign:
+                minus_target, weight = of_others + Q[assign.index(v)], len(Q) - 1
             torch.div(by_crop[v].to(logits.dtype), temperature, out=logits)
-            matched = torch.dot(target.reshape(-1), logits.reshape(-1)) * temperature
-            probabilities = torch.softmax(logits, dim=1, out=gradient[v])
+            matched.append(torch.dot(minus_target.view(-1), logits.view(-1)))
+            highest = logits.amax(dim=1)
+            # In place: the logits' buffer becomes softmax, then gradient.
+            P = torch.softmax(logits, dim=1, out=logits)
             # lse = max - log p(max): p(max) >= 1 / K, so the log is safe.
-            log_sum = logits.amax(dim=1) - probabilities.amax(dim=1).log()
-            loss = loss + weight * scale * log_sum.sum() - matched
-            probabilities.mul_(weight * step).sub_(target)
+            log_sums.append(weight * (highest - P.amax(dim=1).log_()).sum())
+            torch.add(minus_target, P, alpha=weight, out=P).mul_(step)
+        loss = torch.stack(log_sums).sum() + torch.stack(matched).sum()
         ctx.save_for_backward(gradient)
         ctx.shape, ctx.dtype = S.shape, S.dtype
-        return loss
+        return loss * scale
 
     @staticmethod
     @once_differentiable

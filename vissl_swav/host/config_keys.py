@@ -71,7 +71,7 @@ def files_of(overrides: Sequence[str]) -> list[Path]:
     for override in overrides:
         match = _OVERRIDE.match(override)
         key = match["key"].split("@")[0] if match else ""
-        if match and (key == "config" or key.startswith("config/")):
+        if match and _is_group(key):
             path = find_yaml(key, match["value"] or "")
             if path is not None:
                 found.extend(_with_defaults(path))
@@ -82,7 +82,9 @@ def place_of(key: str, overrides: Sequence[str]) -> str:
     """The file, or the command line, where the dotted key stands."""
     for override in overrides:
         match = _OVERRIDE.match(override)
-        if match and (match["key"] == key or key.startswith(match["key"] + ".")):
+        if not match or _is_group(match["key"]):
+            continue
+        if match["key"] == key or key.startswith(match["key"] + "."):
             return f"the command line ({override})"
     for path in files_of(overrides):
         if key in set(key_paths(yaml.safe_load(path.read_text(encoding="utf-8")))):
@@ -142,6 +144,11 @@ def check_overrides_arrived(cfg: Any, overrides: Sequence[str]) -> None:
                 f"{got!r}. Check for a later override of the same key, and its type.",
                 key=key,
             )
+
+
+def _is_group(key: str) -> bool:
+    """`config=FILE` or `config/GROUP=FILE`: names a file, not a key."""
+    return key == "config" or key.startswith("config/")
 
 
 def _same_tree(got: Any, wanted: Any) -> bool:

@@ -1,11 +1,12 @@
 """Pictures of a run."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from vissl_swav.host.settings import loss_bounds
 
 
 def loss_curve(path: Path, steps: Sequence[dict[str, Any]], config: Path) -> None:
@@ -21,7 +22,8 @@ def loss_curve(path: Path, steps: Sequence[dict[str, Any]], config: Path) -> Non
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    ceiling, floor = bounds(config)
+    cfg = yaml.safe_load(config.read_text(encoding="utf-8"))
+    ceiling, floor = loss_bounds(cfg)
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     axes.plot([s["step"] for s in steps], [s["loss"] for s in steps], lw=0.6, alpha=0.4)
     smooth = smoothed([s["loss"] for s in steps])
@@ -34,17 +36,6 @@ def loss_curve(path: Path, steps: Sequence[dict[str, Any]], config: Path) -> Non
     axes.legend()
     figure.savefig(path, dpi=120)
     plt.close(figure)
-
-
-def bounds(config: Path) -> tuple[float, float]:
-    """Ceiling ln K, and floor ln(K / N) or 0, N being batch of all ranks and queue."""
-    cfg = yaml.safe_load(config.read_text(encoding="utf-8"))
-    loss = cfg["LOSS"][cfg["LOSS"]["name"]]
-    largest = max(loss["num_prototypes"])
-    ranks = cfg["DISTRIBUTED"]["NUM_NODES"] * cfg["DISTRIBUTED"]["NUM_PROC_PER_NODE"]
-    samples = cfg["DATA"]["TRAIN"]["BATCHSIZE_PER_REPLICA"] * ranks
-    samples += loss["queue_length"]
-    return math.log(largest), max(0.0, math.log(largest / samples))
 
 
 def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:

@@ -9,6 +9,7 @@ the composed config shows what will run.
 import difflib
 import inspect
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -156,6 +157,19 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def loss_bounds(cfg: Mapping[str, Any]) -> tuple[float, float]:
+    """Ceiling and floor of the loss in a run whose settings are inferred, in nats.
+
+    ln K where nothing is learned; ln(K / N) with equal shares of N samples (batch of
+    all ranks and queue) among more prototypes than samples, else 0.
+    """
+    loss, split = cfg["LOSS"][LOSS_NAME], cfg["DATA"]["TRAIN"]
+    ranks = cfg["DISTRIBUTED"]["NUM_NODES"] * cfg["DISTRIBUTED"]["NUM_PROC_PER_NODE"]
+    samples = split["BATCHSIZE_PER_REPLICA"] * ranks + loss["queue_length"]
+    largest = max(loss["num_prototypes"])
+    return math.log(largest), max(0.0, math.log(largest / samples))
+
+
 def world_size(cfg: Any) -> int:
     """Number of processes of the run."""
     return cfg.DISTRIBUTED.NUM_NODES * cfg.DISTRIBUTED.NUM_PROC_PER_NODE
@@ -251,7 +265,7 @@ def _label_paths(cfg: Any) -> None:
     """
     for split in ("TRAIN", "TEST"):
         data = cfg.DATA[split]
-        folders = all(source == "disk_folder" for source in data.DATA_SOURCES)
+        folders = set(data.DATA_SOURCES) <= {"disk_folder", "torchvision_dataset"}
         if data.DATA_PATHS and folders and not data.LABEL_PATHS:
             data.LABEL_PATHS = list(data.DATA_PATHS)
 
