@@ -30,6 +30,7 @@ def overrides(images, folder, *extra, loss="swav", processes=1, epochs=2):
     return [
         "config=pretrain/swav/quickstart",
         f"config.LOSS.name={loss}",
+        "config.LOSS.swav.trainable_prototypes=true",
         f"config.DATA.TRAIN.DATA_PATHS=[{images}]",
         f"config.DATA.TRAIN.BATCHSIZE_PER_REPLICA={16 // processes}",
         "config.DATA.TRAIN.TRANSFORMS=[{name:MultiCrop,size_crops:[24,16],"
