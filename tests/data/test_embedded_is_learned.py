@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from vissl_swav.core.swapped_prediction import swapped_prediction_loss
-from vissl_swav.data import draw
+from vissl_swav.data import EMBEDDED_CLASSES, draw
 from vissl_swav.transforms import MultiCrop
 
 NUM_TRAIN, NUM_TEST, BATCH, EPOCHS = 4000, 1000, 128, 8
@@ -86,7 +86,7 @@ def features(trunk, images):
 def neighbours_accuracy(trunk, train, test, *, k=20):
     known, asked = features(trunk, train[0]), features(trunk, test[0])
     similarity, nearest = (asked @ known.T).topk(k, dim=1)
-    votes = torch.zeros(len(asked), 10)
+    votes = torch.zeros(len(asked), len(EMBEDDED_CLASSES))
     votes.scatter_add_(1, train[1][nearest], (similarity / 0.07).exp())
     return 100 * (votes.argmax(dim=1) == test[1]).float().mean().item()
 

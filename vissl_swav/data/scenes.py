@@ -3,9 +3,8 @@
 The class is the shape of the glyph and nothing else.  Nuisances, drawn anew for every
 image: the places, sizes, small turns and colours of the glyphs, brighter or darker than
 what lies behind them; a background of smooth random colours; grain.  All of them vary
-*within* an image, so what two crops of it share is the shape.  (A tint or contrast of
-the whole image, tried too, is what crops agree on instead: then the shape is not
-learned.)
+*within* an image, so that what two crops of it share is the shape.  (With a tint or
+contrast of the whole image, tried too, SwAV did not learn the shape here.)
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ _GRID = 5
 _MAX_TURN = math.radians(14)
 # Square root of a glyph's area, in pixels.
 _SIZES = (3.6, 5.2)
-_SHAKE = 0.35
-_BACKGROUND = (75, 181)
-_PATCHES = 8
+_SHAKE = 0.45
+_BACKGROUND = (50, 206)
+_PATCHES = 12
 _CONTRAST = (90, 150)
 _GRAIN = 5.0
 

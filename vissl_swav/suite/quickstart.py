@@ -63,10 +63,12 @@ def main(options: argparse.Namespace) -> int:
             Job(options.method, options.data or "embedded", options.seed),
         )
     except (StartError, DataError) as error:
-        console.print(f"vissl-swav quickstart: {error}", style="red", markup=False)
+        console.print(
+            f"vissl-swav quickstart: {error}", style="red", markup=False, soft_wrap=True
+        )
         return 2
     except stage.StageFailed as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
         return error.exit_code
     return 0
 
