@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.vissl_swav_installed
 METHOD ?= swav
+DEVICE ?= cpu
 OUT ?= runs/quickstart
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 QUICKSTART_ARGS = --out $(OUT) --method $(METHOD) $(if $(DATA),--data "$(DATA)")
@@ -34,7 +35,7 @@ types: $(STAMP)
 	$(BIN)/pyright
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/swav_loss.py
+	$(BIN)/python benchmarks/run_all.py --device $(DEVICE)
 
 install: $(STAMP)
 

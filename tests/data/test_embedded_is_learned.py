@@ -16,8 +16,8 @@ from vissl_swav.core.swapped_prediction import swapped_prediction_loss
 from vissl_swav.data import EMBEDDED_CLASSES, draw
 from vissl_swav.transforms import MultiCrop
 
-NUM_TRAIN, NUM_TEST, BATCH, EPOCHS = 4000, 1000, 128, 8
-LEARNING_RATE = 2e-3
+NUM_TRAIN, NUM_TEST, BATCH, EPOCHS = 4000, 1000, 64, 4
+LEARNING_RATE = 1e-3
 
 
 class Block(nn.Module):
@@ -92,12 +92,13 @@ def neighbours_accuracy(trunk, train, test, *, k=20):
 
 
 def pretrain(trunk, images):
-    """Fixed random prototypes: with so few dimensions no output is uniform for all."""
+    """Fixed random prototypes, as the quickstart."""
     crop = MultiCrop(
-        size_crops=[24],
+        size_crops=[32],
         num_crops=[2],
-        crop_scales=[(0.25, 0.5)],
-        jitter=(0.4, 0.4, 0.4, 0.1),
+        crop_scales=[(0.3, 1.0)],
+        jitter_probability=0.0,
+        grayscale_probability=0.0,
         blur_probability=0.0,
     )
     head = nn.Sequential(

@@ -66,7 +66,7 @@ class ResNetSmall(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
         # Narrow nets on a CPU run several times faster in this layout.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor, out_feat_keys: Sequence[str] = ()) -> list[Tensor]:
         """Images (B, C, H, W) -> the features asked for, the flat last one if none."""

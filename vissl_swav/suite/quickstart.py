@@ -202,10 +202,12 @@ def _cut(source: Path, destination: Path, most: int, seed: int) -> Path:
 def _pretrain(folder: Path, job: Job, splits: Splits, report: stage.Report) -> None:
     if _checkpoint(folder, missing_ok=True) is not None:
         return
+    embedded_crops = [f"+config/pretrain/{job.method}/crops=embedded"]
     stage.run(
         "Pretraining",
         [
             f"config=pretrain/{job.method}/quickstart",
+            *(embedded_crops if job.data == "embedded" else []),
             f"config.DATA.TRAIN.DATA_PATHS=[{splits.train}]",
             f"config.SEED_VALUE={job.seed}",
         ],

@@ -1,0 +1,99 @@
+"""Every benchmark, the tests that need the device, and one report.
+
+    python benchmarks/run_all.py --device cuda          # on a machine with a GPU
+    python benchmarks/run_all.py --device cpu           # the same without one
+    python benchmarks/run_all.py --device cpu --quick   # toy sizes: does it run at all
+
+Writes `<out>/report.md`: per step the command, how long it took, its exit code and what
+it printed. The figures go from there into `docs/results.md`. Exit code 1 where a step
+failed; the other steps are run all the same.
+"""
+
+import argparse
+import datetime
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from side_by_side import machine
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHON = sys.executable
+
+
+def steps(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
+    """Title and command of every step."""
+    cuda = args.device == "cuda"
+    if cuda:
+        yield "Tests that need a GPU", [PYTHON, "-m", "pytest", "-q", "-m", "gpu"]
+    size = ["--crops=3", "--batch=16", "--prototypes=30", "--rounds=1"]
+    for dtype in ("float32", "float16", "bfloat16") if cuda else ("float32",):
+        yield (
+            f"SwAV loss, {dtype}",
+            [
+                PYTHON,
+                "benchmarks/swav_loss.py",
+                f"--device={args.device}",
+                f"--dtype={dtype}",
+                *(size if args.quick else []),
+            ],
+        )
+    short = ["--epochs=1", "--images=128"] if args.quick else []
+    for amp in ("float16", "bfloat16", None) if cuda else (None,):
+        yield (
+            f"SwAV in VISSL's trainer, embedded data set, {amp or 'float32'}",
+            [
+                PYTHON,
+                "benchmarks/host_run.py",
+                f"--device={args.device}",
+                *([f"--amp={amp}"] if amp else []),
+                *short,
+            ],
+        )
+
+
+def run(command: Sequence[str]) -> tuple[int, float, str]:
+    """Exit code, seconds and output of a step."""
+    started = time.perf_counter()
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return done.returncode, time.perf_counter() - started, done.stdout
+
+
+def readable(command: Sequence[str]) -> str:
+    return " ".join(["python" if word == PYTHON else word for word in command])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=["cpu", "cuda"], required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
+    parser.add_argument("--quick", action="store_true", help="toy sizes")
+    args = parser.parse_args()
+    args.out = args.out.resolve()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        print("torch finds no CUDA device; give --device cpu.", file=sys.stderr)
+        return 2
+    args.out.mkdir(parents=True, exist_ok=True)
+    today = datetime.date.today().isoformat()
+    report, failed = [f"# Benchmarks, {today}", machine()], 0
+    for title, command in steps(args):
+        print(f"{title} ...", flush=True)
+        code, seconds, output = run(command)
+        failed += code != 0
+        print(output, flush=True)
+        report.append(
+            f"## {title}\n\n`{readable(command)}`: exit code {code}, {seconds:.0f} s"
+            f"\n\n```\n{output.strip()}\n```"
+        )
+        (args.out / "report.md").write_text("\n\n".join(report) + "\n")
+    print(f"{failed} steps failed; the report is in {args.out / 'report.md'}")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

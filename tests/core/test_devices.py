@@ -1,0 +1,92 @@
+"""The same checks on the CPU and, with `make test-gpu`, on a CUDA device."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from vissl_swav.core.prototypes import Prototypes
+from vissl_swav.core.sinkhorn import sinkhorn
+from vissl_swav.core.swapped_prediction import swapped_prediction_loss
+from vissl_swav.core.swav import SwAV
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    return torch.device(request.param)
+
+
+def cosines(rows, K, *, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(rows, K, generator=generator, dtype=torch.float64) * 1.6 - 0.8
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [
+        (torch.float64, 1e-10),
+        (torch.float32, 1e-5),
+        (torch.float16, 2e-2),
+        (torch.bfloat16, 6e-2),
+    ],
+)
+@pytest.mark.parametrize("length", [0, 40])
+def test_loss_and_gradient_equal_float64_on_the_cpu(device, dtype, tolerance, length):
+    V, B, K = 4, 24, 50
+    exact = cosines(V * B, K).requires_grad_()
+    queue = cosines(2 * length, K, seed=1).reshape(2, length, K) if length else None
+    expected = swapped_prediction_loss(exact, num_crops=V, queue_scores=queue)
+    expected.backward()
+    scores = exact.detach().to(device, dtype).requires_grad_()
+    queue = None if queue is None else queue.to(device, dtype)
+    loss = swapped_prediction_loss(scores, num_crops=V, queue_scores=queue)
+    loss.backward()
+    assert loss.device.type == scores.grad.device.type == device.type
+    assert loss.item() == pytest.approx(expected.item(), rel=tolerance)
+    difference = (scores.grad.cpu().double() - exact.grad).abs().max()
+    assert difference <= tolerance * exact.grad.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_codes_balance_at_the_extremes(device, dtype):
+    """Scores of 1e4 and an epsilon of 0.005, more prototypes than samples."""
+    scores = (cosines(30, 80, seed=2) * 1e4).to(device, dtype)
+    codes = sinkhorn(scores, epsilon=0.005, num_iterations=3)
+    assert codes.dtype == torch.float32
+    torch.testing.assert_close(codes.sum(dim=1), torch.ones(30, device=device))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_step_loop_learns_in_every_precision(device, dtype):
+    """Encoder, prototypes, queue and loss under autocast, fp16 with a GradScaler."""
+    torch.manual_seed(0)
+    V, B, K, D = 2, 32, 12, 8
+    encoder = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, D)).to(device)
+    prototypes = Prototypes(D, [K]).to(device)
+    swav = SwAV(num_crops=V, num_prototypes=[K], embedding_dim=D, queue_length=64)
+    swav.to(device)
+    weights = [*encoder.parameters(), *prototypes.parameters()]
+    optimizer = torch.optim.SGD(weights, lr=0.1, momentum=0.9)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    kinds = torch.randn(6, 20)
+    losses = []
+    for _ in range(150):
+        rows = kinds[torch.randint(6, (B,))]
+        crops = torch.cat([rows + 0.3 * torch.randn(B, 20) for _ in range(V)])
+        prototypes.normalize_()
+        mixed = dtype != torch.float32
+        with torch.autocast(device.type, dtype if mixed else None, enabled=mixed):
+            Z = functional.normalize(encoder(crops.to(device)), dim=1)
+            S = prototypes(Z)
+            queue = swav.score_queue([head.weight for head in prototypes.heads])
+            loss = swav(S, queue_scores=queue)
+        swav.finish_step(Z)
+        assert loss.dtype == torch.float32
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(loss.item())
+    ceiling = torch.tensor(float(K)).log().item()
+    assert swav.queue.is_full
+    assert sum(losses[-20:]) / 20 < ceiling - 0.3
