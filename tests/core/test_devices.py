@@ -48,12 +48,15 @@ def test_loss_and_gradient_equal_float64_on_the_cpu(device, dtype, tolerance, le
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_codes_balance_at_the_extremes(device, dtype):
-    """Scores of 1e4 and an epsilon of 0.005, more prototypes than samples."""
-    scores = (cosines(30, 80, seed=2) * 1e4).to(device, dtype)
-    codes = sinkhorn(scores, epsilon=0.005, num_iterations=3)
+def test_codes_are_exact_at_a_small_epsilon_and_finite_at_1e4(device, dtype):
+    """An epsilon of 0.005, more prototypes than samples, then scores of 1e4."""
+    scores = cosines(30, 80, seed=2).to(device, dtype)
+    codes = sinkhorn(scores, epsilon=0.005)
     assert codes.dtype == torch.float32
-    torch.testing.assert_close(codes.sum(dim=1), torch.ones(30, device=device))
+    exact = sinkhorn(scores.cpu().double(), epsilon=0.005)
+    torch.testing.assert_close(codes.cpu().double(), exact, rtol=0, atol=1e-4)
+    sums = sinkhorn(scores * 1e4, epsilon=0.005).sum(dim=1)
+    torch.testing.assert_close(sums, torch.ones(30, device=device))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

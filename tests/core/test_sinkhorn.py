@@ -103,13 +103,27 @@ def test_finite_with_unit_rows_at_the_extremes(epsilon, scale, shape):
     torch.testing.assert_close(codes.sum(1), torch.ones(shape[0]), rtol=1e-4, atol=0)
 
 
-def test_an_outlier_costs_the_others_no_digits():
+@pytest.mark.parametrize("epsilon", [0.005, 0.05])
+@pytest.mark.parametrize("shape", [(64, 20), (16, 300)])
+def test_prototypes_get_the_exact_shares_at_the_extremes(epsilon, shape):
+    scores = random_scores(*shape, dtype=torch.float32)
+    scores[0] = 1.0
+    codes = sinkhorn(scores, epsilon=epsilon).double()
+    expected = plain(scores, epsilon, 3)
+    torch.testing.assert_close(codes.sum(0), expected.sum(0), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("where", ["one row", "one score", "one prototype", "all"])
+@pytest.mark.parametrize("epsilon", [0.005, 0.05])
+def test_scores_of_1e4_cost_the_others_no_digits(where, epsilon):
+    """Against float64 on the same float32 scores: an offset is rounded in the input."""
     scores = random_scores(32, 40, dtype=torch.float32)
-    scores[3] += 1e4
-    expected = plain(scores, 0.05, 3)
-    torch.testing.assert_close(
-        sinkhorn(scores).double(), expected, rtol=2e-3, atol=1e-5
-    )
+    rows = slice(None) if where in ("one prototype", "all") else 3
+    columns = slice(None) if where in ("one row", "all") else 7
+    scores[rows, columns] += 1e4
+    codes = sinkhorn(scores, epsilon=epsilon).double()
+    expected = plain(scores, epsilon, 3)
+    assert (codes - expected).abs().max() < 1e-4
 
 
 def test_both_marginals_at_convergence():

@@ -1,15 +1,19 @@
 """Users' folders: what is right is counted, what is wrong is named with a remedy."""
 
+import shutil
+
 import pytest
 from PIL import Image
 
 from vissl_swav.data import (
     DataError,
+    ImageFolderReport,
     check_image_folder,
     find_splits,
     list_images,
     subsample_folder,
 )
+from vissl_swav.data.folders import check_same_classes
 
 
 def make_images(folder, *, count=3, suffix=".png"):
@@ -25,6 +29,34 @@ def split(tmp_path):
     make_images(tmp_path / "cat", count=5)
     make_images(tmp_path / "dog", count=4, suffix=".jpg")
     return tmp_path
+
+
+def test_equal_classes_pass(split, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    make_images(other / "dog", count=1)
+    make_images(other / "cat", count=1)
+    reports = [check_image_folder(folder, min_images=1) for folder in (split, other)]
+    check_same_classes(*reports)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "said"),
+    [
+        ("cat dog owl", "cat owl", "only a has dog. Give"),
+        ("cat owl", "cat dog owl", "only b has dog. Give"),
+        ("cat Dog", "cat dog", "only a has Dog; only b has dog. Give"),
+        ("1 2 3 4 5 6 7", "1", "only a has 2, 3, 4, 5, 6 and 1 more. Give"),
+    ],
+)
+def test_classes_of_one_side_are_named(train, test, said):
+    reports = [
+        ImageFolderReport(
+            path=path, images_per_class=dict.fromkeys(names.split(), 9), num_decoded=0
+        )
+        for path, names in (("a", train), ("b", test))
+    ]
+    with pytest.raises(DataError, match=f"classes differ: {said}"):
+        check_same_classes(*reports)
 
 
 def test_find_splits(tmp_path):
@@ -137,6 +169,22 @@ def test_subsample_is_balanced_seeded_and_readable(split, tmp_path_factory):
     assert len({frozenset(chosen) for chosen in names.values()}) > 1
     link = next((first / "cat").iterdir())
     assert link.read_bytes() == (split / "cat" / link.name).read_bytes()
+
+
+def test_subsample_takes_all_of_a_rare_class(split, tmp_path_factory):
+    """A rare class gives what it has, and changes nothing in the others."""
+    make_images(split / "emu", count=2)
+    place = tmp_path_factory.mktemp("subsets")
+    chosen = subsample_folder(split, place / "a", per_class=4, seed=0, allow_fewer=True)
+    report = check_image_folder(chosen, min_images=1)
+    assert report.images_per_class == {"cat": 4, "dog": 4, "emu": 2}
+    shutil.rmtree(split / "emu")
+    strict = subsample_folder(split, place / "b", per_class=4, seed=0)
+    for name in ("cat", "dog"):
+        names = [
+            {path.name for path in (part / name).iterdir()} for part in (chosen, strict)
+        ]
+        assert names[0] == names[1]
 
 
 def test_subsample_keeps_images_of_equal_name_apart(split, tmp_path_factory):

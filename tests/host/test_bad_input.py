@@ -53,6 +53,39 @@ def run(compose, images, tmp_path, capsys):
             ["2000000000 prototypes need", "lower num_clusters"],
         ),
         (["config.MODEL.TRUNK.RESNET_SMALL.WIDHT=3"], ["WIDHT", "WIDTH"]),
+        (["config.MODEL.TRUNK.RESNET_SMALL.WIDTH=3"], ["starts with 16", "24"]),
+        (["config.MODEL.TRUNK.RESNET_SMALL.DEPTH=50"], ["DEPTH 50", "[18, 34]"]),
+        (["config.DATA.TRAIN.DATA_PATHS=[]"], ["DATA_PATHS is empty"]),
+        (["config.MODEL.WEIGHTS_INIT.PARAMS_FILE=/no/such.torch"], ["/no/such.torch"]),
+        (["config.MODEL.AMP_PARAMS.USE_AMP=true"], ["float16 on the CPU", "USE_AMP"]),
+        (
+            [
+                "config.MODEL.AMP_PARAMS.USE_AMP=true",
+                "config.MODEL.AMP_PARAMS.AMP_DTYPE=bf16",
+            ],
+            ["'bf16'", "bfloat16"],
+        ),
+        (
+            [
+                "config.DATA.TRAIN.TRANSFORMS=[{name:MultiCrop,size_crops:[24],"
+                "num_crops:2,crop_scales:[[0.3,1.0]]}]"
+            ],
+            ["num_crops"],
+        ),
+        (
+            [
+                "config.MODEL.HEAD.PARAMS=[[swav_head,{dims:[16,8],use_bn:true,"
+                "num_clusters:12}]]"
+            ],
+            ["num_clusters wants a list"],
+        ),
+        (
+            ["config.MODEL.HEAD.PARAMS=[[swav_head,{use_bn:true,num_clusters:[12]}]]"],
+            ["dims wants a list"],
+        ),
+        (["config.LOSS.swav.crops_for_assign=[a]"], ["crops_for_assign", "whole"]),
+        (["config.LOSS.swav.freeze_prototypes_epochs=-3"], ["-3", ">= 0"]),
+        (["config.LOSS.swav.queue_start_step=-5"], ["-5", ">= 0"]),
     ],
 )
 def test_overrides(run, overrides, words):
@@ -81,27 +114,107 @@ def test_unreadable_images_are_named(run, tmp_path):
 def test_a_folder_of_another_run_is_left_alone(run, images, tmp_path):
     folder = tmp_path / "run"
     host_runs.train(*host_runs.overrides(images, folder, epochs=1))
-    message = run("config.MODEL.TRUNK.RESNET_SMALL.WIDTH=3")
+    message = run("config.OPTIMIZER.name=sgd")
     assert "checkpoints of another run" in message
-    assert "'WIDTH': 2" in message and "'WIDTH': 3" in message
+    assert "'adam' there, 'sgd' here" in message
+    other = host_runs.make_images(tmp_path / "other")
+    assert "DATA_PATHS" in run(source=other)
+    (folder / "train_config.yaml").unlink()
+    assert "no train_config.yaml" in run()
 
 
-def test_a_misspelt_key_in_a_file_names_the_file(compose, tmp_path):
-    import yaml
+def test_a_finished_run_is_not_touched(images, tmp_path):
+    folder = tmp_path / "run"
+    settings = host_runs.overrides(images, folder, epochs=1)
+    host_runs.train(*settings)
+    before = {f: f.stat().st_mtime_ns for f in folder.rglob("*")}
+    host_runs.train(*settings, "config.SEED_VALUE=7")
+    assert {f: f.stat().st_mtime_ns for f in folder.rglob("*")} == before
 
-    from vissl_swav.host import config_keys
+
+def test_a_resumed_run_keeps_the_earlier_config(images, tmp_path):
+    folder = tmp_path / "run"
+    more = "config.CHECKPOINT.OVERWRITE_EXISTING=true"
+    for epochs in (1, 2, 2):
+        host_runs.train(*host_runs.overrides(images, folder, more, epochs=epochs))
+    names = sorted(path.name for path in folder.glob("train_config*"))
+    assert names == ["train_config.1.yaml", "train_config.yaml"]
+    assert "num_epochs: 1\n" in (folder / "train_config.1.yaml").read_text()
+    assert "num_epochs: 2\n" in (folder / "train_config.yaml").read_text()
+
+
+def test_a_job_for_slurm_is_not_measured_by_the_login_node(compose, monkeypatch):
+    from vissl_swav.host import preflight
     from vissl_swav.host.errors import StartError
 
-    path = config_keys.find_yaml("config/pretrain/swav", "quickstart")
-    assert path is not None and path.is_file()
-    tree = yaml.safe_load(path.read_text())
-    tree["config"]["OPTIMIZER"]["num_epoch"] = 3
-    with pytest.raises(StartError, match="did you mean config.OPTIMIZER.num_epochs"):
-        config_keys.check_keys(tree, [])
-    place = config_keys.place_of(
-        "config.OPTIMIZER.num_epochs", ["config=pretrain/swav/quickstart"]
+    gpus = ["config.MACHINE.DEVICE=gpu", "config.DISTRIBUTED.NUM_PROC_PER_NODE=8"]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(StartError, match="0 CUDA devices"):
+        preflight.check(compose(*gpus, "config.DATA.TRAIN.BATCHSIZE_PER_REPLICA=2"))
+    preflight.check(
+        compose(
+            *gpus,
+            "config.DATA.TRAIN.BATCHSIZE_PER_REPLICA=2",
+            "config.SLURM.USE_SLURM=true",
+        )
     )
-    assert place == str(path)
+
+
+def test_memory_counts_all_heads_and_all_processes(compose, monkeypatch):
+    from vissl_swav.host import preflight
+    from vissl_swav.host.errors import StartError
+
+    heads = (
+        "config.MODEL.HEAD.PARAMS=[[swav_head,{dims:[16,16,8],use_bn:true,"
+        "num_clusters:[1000,1000]}]]"
+    )
+    # Two heads: weight, gradient, momentum; two score matrices of 3 crops x 8.
+    one = 2 * (3 * 4 * 1000 * 8 + 2 * 4 * 1000 * 3 * 8)
+    monkeypatch.setenv(preflight.ALLOW_OVERSUBSCRIPTION, "1")
+    config = compose(heads, processes=2)
+    monkeypatch.setattr(preflight, "_memory_bytes", lambda device: 2 * one)
+    preflight.check(config)
+    monkeypatch.setattr(preflight, "_memory_bytes", lambda device: 2 * one - 1)
+    with pytest.raises(StartError, match="2000 prototypes need"):
+        preflight.check(config)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ("num_epochs: 12", "num_epoch: 12", "OPTIMIZER.num_epochs"),
+        ("size_crops:", "size_crop:", "size_crops"),
+        ("use_bn:", "use_bnn:", "use_bn"),
+        ("    swav:\n", "    sawv:\n", "swav"),
+        ("trainable_prototypes:", "trainable_prototype:", "trainable_prototypes"),
+    ],
+)
+def test_a_misspelt_key_in_a_file_names_the_file(
+    host, images, tmp_path, capsys, old, new, word
+):
+    """A config that hydra composes, wrong in one word."""
+    from vissl_swav.host import config_keys
+
+    original = config_keys.find_yaml("config/pretrain/swav", "quickstart")
+    text = original.read_text()
+    assert old in text
+    mine = original.with_name("misspelt_in_a_test.yaml")
+    mine.write_text(text.replace(old, new))
+    try:
+        code = train.main(
+            [
+                "config=pretrain/swav/misspelt_in_a_test",
+                f"config.DATA.TRAIN.DATA_PATHS=[{images}]",
+                f"config.CHECKPOINT.DIR={tmp_path / 'run'}",
+            ]
+        )
+    finally:
+        mine.unlink()
+    message = capsys.readouterr().err
+    assert code == 2 and "Traceback" not in message
+    assert f"did you mean {word}" in message or f"did you mean config.{word}" in message
+    assert str(mine) in message
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_override_that_does_not_arrive_stops_the_start(compose):

@@ -1,5 +1,6 @@
 """The main job, on a user's folder of a few images and on mistakes."""
 
+import functools
 import json
 
 import host_runs
@@ -8,19 +9,33 @@ import torch
 import yaml
 
 from vissl_swav import cli
+from vissl_swav.data import embedded, folders
+from vissl_swav.suite import quickstart as module
+from vissl_swav.suite import stage
+
+# Neither hydra's grammar nor rich's markup takes such a name as it is.
+AWKWARD = "it's a 1st, b=[/b] {x} $5 (1)"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """`train/` and `val/` with three classes, 50 and 20 images each."""
-    root = tmp_path_factory.mktemp("photos")
-    host_runs.make_images(root / "train", classes=2, per_class=75)
-    host_runs.make_images(root / "val", classes=2, per_class=20, seed=1)
+    """`train/` and `val/` with two classes, 75 and 20 images each."""
+    root = tmp_path_factory.mktemp("photos") / AWKWARD
+    return make_splits(root, per_class=75, test_per_class=20)
+
+
+def make_splits(root, *, per_class=20, test_per_class=2):
+    host_runs.make_images(root / "train", classes=2, per_class=per_class)
+    host_runs.make_images(root / "val", classes=2, per_class=test_per_class, seed=1)
     return root
 
 
 def quickstart(out, *arguments):
     return cli.main(["quickstart", "--out", str(out), *map(str, arguments)])
+
+
+def said(capsys):
+    return " ".join(capsys.readouterr().err.split())
 
 
 def stamps(folder):
@@ -29,7 +44,7 @@ def stamps(folder):
 
 @pytest.fixture(scope="module")
 def finished(host, folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "quick"
+    out = tmp_path_factory.mktemp("runs") / AWKWARD
     assert quickstart(out, "--data", folder) == 0
     return out
 
@@ -38,6 +53,7 @@ def finished(host, folder, tmp_path_factory):
 def test_results_and_what_they_come_from(finished, folder):
     results = json.loads((finished / "results.json").read_text())
     assert results["num_classes"] == 2 and results["num_train"] == 150
+    assert results["num_test"] == 40
     assert set(results["rows"]) == {"swav", "random trunk"}
     # The two classes differ in brightness: any trunk tells them apart.
     for row in results["rows"].values():
@@ -71,13 +87,14 @@ def test_a_second_call_runs_nothing_again(finished, folder, capsys):
     assert {p: after[p] for p in kept if p.is_file()} == {
         p: t for p, t in kept.items() if p.is_file()
     }
-    assert "random trunk" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "random trunk" in table and "150 training and 40 test images" in table
 
 
 def test_another_job_does_not_enter_the_folder(finished, folder, capsys):
     before = stamps(finished)
     assert quickstart(finished, "--data", folder, "--seed", "1") == 2
-    assert "holds another quickstart" in capsys.readouterr().err.replace("\n", " ")
+    assert "holds another quickstart" in said(capsys)
     assert stamps(finished) == before
 
 
@@ -98,32 +115,151 @@ def test_mistakes_in_the_arguments(host, tmp_path, capsys, arguments, words):
 def test_a_folder_without_a_test_split(host, tmp_path, capsys):
     host_runs.make_images(tmp_path / "photos" / "train", per_class=2)
     assert quickstart(tmp_path / "out", "--data", tmp_path / "photos") == 2
-    assert "test/ or val/" in capsys.readouterr().err.replace("\n", " ")
+    assert "test/ or val/" in said(capsys)
 
 
 def test_fewer_images_than_a_batch(host, tmp_path, capsys):
-    for split in ("train", "test"):
-        host_runs.make_images(tmp_path / "photos" / split, per_class=5)
-    assert quickstart(tmp_path / "out", "--data", tmp_path / "photos") == 2
-    message = " ".join(capsys.readouterr().err.split())
-    assert "10 images" in message and "Traceback" not in message
+    photos = make_splits(tmp_path / "photos", per_class=5)
+    assert quickstart(tmp_path / "out", "--data", photos) == 2
+    words = "train holds 10 images, fewer than one batch of 32. Add images"
+    assert words in said(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "shared"),
+    [
+        ("pretrain/swav/quickstart", "pretrain/swav/quickstart"),
+        ("benchmark/knn/small_images", "benchmark/small_images"),
+        ("benchmark/linear/small_images", "benchmark/small_images"),
+    ],
+)
+def test_the_batch_is_the_one_of_the_run(host, config, shared):
+    from vissl_swav.host import launch
+
+    _, cfg = launch.compose([f"config={config}"])
+    batch = cfg.DATA.TRAIN.BATCHSIZE_PER_REPLICA * cfg.DISTRIBUTED.NUM_PROC_PER_NODE
+    assert module._batch(shared) == batch
+
+
+@pytest.mark.parametrize("count", [32, 33, 127, 128, 129, 255, 256, 257, 4993, 5000])
+def test_no_evaluation_step_has_a_single_image(host, count):
+    batch = module._evaluation_batch(
+        folders.ImageFolderReport(path="", images_per_class={"a": count}, num_decoded=0)
+    )
+    assert batch <= count and count % batch != 1
+    assert batch >= min(count, 127)
+
+
+def test_classes_of_one_split_only(host, tmp_path, capsys):
+    photos = make_splits(tmp_path / "photos")
+    (photos / "val" / "class0").rename(photos / "val" / "class9")
+    assert quickstart(tmp_path / "out", "--data", photos) == 2
+    message = said(capsys)
+    assert "train has class0; only" in message and "val has class9" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_path_that_no_config_can_hold(host, tmp_path, capsys):
+    for arguments in (("--data", "${x}"), ("--out", tmp_path / "${x}")):
+        assert quickstart(tmp_path / "out", *arguments) == 2
+        assert "${x} has ${ in it" in said(capsys)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_of_the_users_is_not_written_to(host, tmp_path, capsys):
     (tmp_path / "thesis.tex").write_text("precious")
     assert quickstart(tmp_path) == 2
-    assert "not a quickstart's folder" in " ".join(capsys.readouterr().err.split())
+    assert "not a quickstart's folder" in said(capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_cifar10_without_a_network_says_what_to_do(host, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("inside", ["data/photo.jpg", "subset/photo.jpg", "cifar/x"])
+def test_nor_one_that_looks_like_a_quickstarts(host, tmp_path, capsys, inside):
+    (tmp_path / inside).parent.mkdir()
+    (tmp_path / inside).write_text("precious")
+    before = stamps(tmp_path)
+    assert quickstart(tmp_path, "--data", "cifar10") == 2
+    assert "not a quickstart's folder" in said(capsys)
+    assert stamps(tmp_path) == before
+
+
+# The exit code of a run that got past its data, below.
+PAST_THE_DATA = 7
+
+
+@pytest.fixture
+def no_training(host, monkeypatch):
+    """Ends the job where its data is there; the embedded data set is a small one."""
+
+    def stop(*_):
+        raise stage.StageFailed("no training here", PAST_THE_DATA)
+
+    build = functools.partial(embedded.build, num_train=40, num_test=10)
+    monkeypatch.setattr(embedded, "build", build)
+    monkeypatch.setattr(module, "_pretrain", stop)
+
+
+@pytest.fixture
+def no_network(monkeypatch):
     import torchvision.datasets
 
     def unreachable(*args, **kwargs):
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", unreachable)
-    assert quickstart(tmp_path / "out", "--data", "cifar10") == 2
-    message = " ".join(capsys.readouterr().err.split())
-    assert "could not be downloaded" in message
-    assert "make quickstart DATA=" in message
+
+
+def test_a_mistake_does_not_take_the_folder(no_training, tmp_path, capsys):
+    photos, out = make_splits(tmp_path / "photos"), tmp_path / "out"
+    broken = make_splits(tmp_path / "broken")
+    (broken / "val" / "class1" / "0.png").write_bytes(b"")
+    for data in (tmp_path / "typo", broken):
+        assert quickstart(out, "--data", data) == 2
+    assert not out.exists()
+    assert quickstart(out, "--data", photos) == PAST_THE_DATA
+    assert json.loads((out / "quickstart.json").read_text())["data"] == str(photos)
+    # Now it is a started job's.
+    capsys.readouterr()
+    assert quickstart(out) == quickstart(out, "--data", tmp_path / "typo") == 2
+    assert said(capsys).count("holds another quickstart") == 2
+    assert quickstart(out, "--data", photos) == PAST_THE_DATA
+
+
+def test_data_that_was_broken_off_does_not_block(no_training, tmp_path):
+    (tmp_path / ".data-x1" / "train").mkdir(parents=True)
+    embedded.build(tmp_path / "data")
+    assert quickstart(tmp_path, "--data", tmp_path / "typo") == 2
+    assert quickstart(tmp_path) == PAST_THE_DATA
+
+
+def test_cifar10_without_a_network(no_training, no_network, tmp_path, capsys):
+    """It says what to do, and each of its cures works in the same folder."""
+    out, plain = tmp_path / "out", tmp_path / "plain"
+    for folder in (out, plain):
+        assert quickstart(folder, "--data", "cifar10") == 2
+        message = said(capsys)
+        assert "could not be downloaded" in message
+        assert f"make quickstart DATA={folder / 'cifar10'}`" in message
+    assert quickstart(plain) == PAST_THE_DATA
+    make_splits(out / "cifar10").joinpath("val").rename(out / "cifar10" / "test")
+    assert quickstart(out, "--data", out / "cifar10") == PAST_THE_DATA
+
+
+def test_cifar10_put_there_by_hand_is_taken(no_training, no_network, tmp_path):
+    make_splits(tmp_path / "cifar10").joinpath("val").rename(tmp_path / "cifar10/test")
+    assert quickstart(tmp_path, "--data", "cifar10") == PAST_THE_DATA
+
+
+def test_a_rare_class_does_not_shrink_the_others(no_training, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MOST_TRAIN", 61)
+    photos, out = make_splits(tmp_path / "photos", per_class=40), tmp_path / "out"
+    for split, count in (("train", 5), ("val", 1)):
+        host_runs.make_images(tmp_path / split, classes=1, per_class=count)
+        (tmp_path / split / "class0").rename(photos / split / "rare")
+    assert quickstart(out, "--data", photos) == PAST_THE_DATA
+    assert {
+        name: len(images)
+        for name, images in folders.list_images(out / "subset" / "train").items()
+    } == {"class0": 20, "class1": 20, "rare": 5}
+    assert not (out / "subset" / "test").exists(), "few enough to be taken whole"

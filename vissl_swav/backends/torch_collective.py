@@ -22,6 +22,11 @@ class TorchCollective:
         """Number of processes in the group."""
         return dist.get_world_size(self._group)
 
+    @property
+    def rank(self) -> int:
+        """This process's number in the group."""
+        return dist.get_rank(self._group)
+
     @torch.no_grad()
     def all_gather(self, tensor: Tensor) -> Tensor:
         """(...) -> (world_size, ...), in rank order."""

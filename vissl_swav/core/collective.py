@@ -19,6 +19,11 @@ class Collective(Protocol):
         """Number of processes."""
         ...
 
+    @property
+    def rank(self) -> int:
+        """This process's number, from 0."""
+        ...
+
     def all_gather(self, tensor: Tensor) -> Tensor:
         """Stacks every process's `tensor` in rank order: (...) -> (world_size, ...)."""
         ...
@@ -35,6 +40,11 @@ class LocalCollective:
     def world_size(self) -> int:
         """Always 1."""
         return 1
+
+    @property
+    def rank(self) -> int:
+        """Always 0."""
+        return 0
 
     def all_gather(self, tensor: Tensor) -> Tensor:
         """(...) -> (1, ...)."""

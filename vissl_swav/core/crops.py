@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+CROPS_FOR_ASSIGN = (0, 1)
+"""The paper's two global crops, and the default wherever this is an argument."""
+
 
 @dataclass(frozen=True)
 class CropLayout:
@@ -24,9 +27,11 @@ class CropLayout:
     """
 
     num_crops: int
-    crops_for_assign: tuple[int, ...] = (0, 1)
+    crops_for_assign: tuple[int, ...] = CROPS_FOR_ASSIGN
 
-    def __init__(self, num_crops: int, crops_for_assign: Sequence[int] = (0, 1)):
+    def __init__(
+        self, num_crops: int, crops_for_assign: Sequence[int] = CROPS_FOR_ASSIGN
+    ):
         object.__setattr__(self, "num_crops", num_crops)
         object.__setattr__(self, "crops_for_assign", tuple(crops_for_assign))
         if num_crops < 1:

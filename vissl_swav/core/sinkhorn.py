@@ -25,12 +25,16 @@ from torch import Tensor
 
 from vissl_swav.core.collective import LOCAL, Collective
 
+EPSILON = 0.05
+NUM_ITERATIONS = 3
+"""The paper's (appendix A.1), and the defaults wherever these two are an argument."""
+
 
 def sinkhorn(
     scores: Tensor,
     *,
-    epsilon: float = 0.05,
-    num_iterations: int = 3,
+    epsilon: float = EPSILON,
+    num_iterations: int = NUM_ITERATIONS,
     tolerance: float | None = None,
     hard: bool = False,
     collective: Collective = LOCAL,
@@ -100,7 +104,7 @@ def balanced_codes(
         gathered = collective.all_gather(torch.cat([*sums, local_count]))
         total_count = gathered[:, -1].sum()
         widths = [S.shape[1] for S in scores]
-        columns = torch.split(gathered[:, :-1], widths, dim=1)
+        columns = torch.split(gathered[:, :-1], [2 * K for K in widths], dim=1)
         # One normalisation of the samples ends each iteration; the last gives Q itself.
         pending = [
             _first_half(S, C, epsilon) for S, C in zip(scores, columns, strict=True)
@@ -120,12 +124,15 @@ def balanced_codes(
 
 
 def _log_sum_over_samples(S: Tensor, epsilon: float) -> Tensor:
-    """Log-sum eps log sum_b exp(S[b, k] / eps): (B, K) -> (K,), in score units."""
+    """H[k] = max_b S[b, k] and log sum_b exp((S[b, k] - H[k]) / eps): (B, K) -> (2K,).
+
+    Apart, since their sum would round the second at the size of the first.
+    """
     if S.shape[0] == 0:
-        return S.new_full((S.shape[1],), -torch.inf)
+        return S.new_full((2 * S.shape[1],), -torch.inf)
     highest = S.amax(dim=0)
     sums = (S - highest).div_(epsilon).exp_().sum(dim=0)
-    return highest + epsilon * sums.log_()
+    return torch.cat([highest, sums.log_()])
 
 
 def _log_sum(X: Tensor) -> Tensor:
@@ -146,18 +153,23 @@ def _log_sum(X: Tensor) -> Tensor:
 
 
 def _first_half(S: Tensor, columns: Tensor, epsilon: float) -> Tensor:
-    """Scores and every process's log-sums (world, K) -> log Q before its row sums.
+    """Scores and every process's log-sums (world, 2K) -> log Q before its row sums.
 
-    Differences are taken before the division by eps: a score of 1e4, or one sample far
-    from all others, then costs no digits of the rest. What a row is shifted by does not
-    matter here: its normalisation follows.
+    Differences are taken before the division by eps, those of prototypes and rows in
+    whole numbers, which costs no digits: one score of 1e4, one such sample or
+    prototype, or all scores shifted by it leave the rest as exact as without. What a
+    row is shifted by does not matter here: its normalisation follows.
     """
-    highest = columns.amax(dim=0)
-    offsets = highest - highest.max()
-    C = offsets + epsilon * torch.logsumexp((columns - highest) / epsilon, dim=0)
     if S.shape[0] == 0:
         return S
-    return (S - S.amax(dim=1, keepdim=True)).sub_(C).div_(epsilon)
+    highest_of_each, logs = columns.chunk(2, dim=1)
+    highest = highest_of_each.amax(dim=0)
+    log_sums = torch.logsumexp((highest_of_each - highest) / epsilon + logs, dim=0)
+    median, typical = highest.median(dim=0, keepdim=True)
+    coarse = (highest - median).round()
+    C = (highest - coarse - median) / epsilon + log_sums
+    X = (S - coarse).sub_(S.index_select(1, typical).round())
+    return torch.add(-C, X, alpha=1 / epsilon, out=X)
 
 
 def _balanced(columns: Sequence[Tensor], tolerance: float) -> bool:

@@ -15,7 +15,7 @@ with T_v = sum over i in A, i != v of Q_i and w_v the number of its terms. The g
 that the loss allocates.
 
 Limits: equal features give uniform codes and exactly ln K; with N samples in the
-Sinkhorn problem the loss cannot fall below ln(K / N) where N < K.
+Sinkhorn problem and soft codes the loss cannot fall below ln(K / N) where N < K.
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vissl_swav.core.collective import LOCAL, Collective
-from vissl_swav.core.crops import CropLayout
-from vissl_swav.core.sinkhorn import balanced_codes
+from vissl_swav.core.crops import CROPS_FOR_ASSIGN, CropLayout
+from vissl_swav.core.sinkhorn import EPSILON, NUM_ITERATIONS, balanced_codes
+
+TEMPERATURE = 0.1
+"""The paper's (appendix A.1), and the default wherever it is an argument."""
 
 Scores = Tensor | Sequence[Tensor]
 
@@ -36,10 +39,10 @@ def swapped_prediction_loss(
     scores: Scores,
     *,
     num_crops: int,
-    crops_for_assign: Sequence[int] = (0, 1),
-    temperature: float = 0.1,
-    epsilon: float = 0.05,
-    num_iterations: int = 3,
+    crops_for_assign: Sequence[int] = CROPS_FOR_ASSIGN,
+    temperature: float = TEMPERATURE,
+    epsilon: float = EPSILON,
+    num_iterations: int = NUM_ITERATIONS,
     queue_scores: Scores | None = None,
     hard_codes: bool = False,
     collective: Collective = LOCAL,

@@ -1,8 +1,8 @@
 """SwAV's loss with its state: the swapped prediction, the queue and the step count.
 
 One forward of an encoder gives `Z (V * B, D)` unit features and, per prototype head,
-`S (V * B, K)` scores, both crop-major. The defaults here are the paper's and the only
-ones: every other place reads them from this signature.
+`S (V * B, K)` scores, both crop-major. The defaults are the paper's; the host layer
+reads them from this signature.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from vissl_swav.core.collective import LOCAL, Collective
-from vissl_swav.core.crops import CropLayout
+from vissl_swav.core.crops import CROPS_FOR_ASSIGN, CropLayout
 from vissl_swav.core.feature_queue import FeatureQueue
-from vissl_swav.core.swapped_prediction import swapped_prediction_loss
+from vissl_swav.core.sinkhorn import EPSILON, NUM_ITERATIONS
+from vissl_swav.core.swapped_prediction import TEMPERATURE, swapped_prediction_loss
 
 
 class SwAV(nn.Module):
@@ -47,10 +48,10 @@ class SwAV(nn.Module):
         num_crops: int,
         num_prototypes: Sequence[int],
         embedding_dim: int,
-        crops_for_assign: Sequence[int] = (0, 1),
-        temperature: float = 0.1,
-        epsilon: float = 0.05,
-        num_iterations: int = 3,
+        crops_for_assign: Sequence[int] = CROPS_FOR_ASSIGN,
+        temperature: float = TEMPERATURE,
+        epsilon: float = EPSILON,
+        num_iterations: int = NUM_ITERATIONS,
         hard_codes: bool = False,
         hard_codes_steps: int = 0,
         queue_length: int = 0,

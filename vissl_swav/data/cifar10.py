@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -60,8 +61,8 @@ def _download(folder: Path, split: str, target: Path) -> Any:
             "Without a network: on a machine that has one, get the Python version from "
             f"{HOME_PAGE} (this function writes it out as images), copy it here as "
             f"{target}/train/<class>/*.png and {target}/test/<class>/*.png, and run "
-            f"`make quickstart DATA={target}`. Plain `make quickstart` needs no "
-            "download."
+            f"`make quickstart DATA={shlex.quote(str(target))}`. Plain "
+            "`make quickstart` needs no download."
         ) from error
 
 

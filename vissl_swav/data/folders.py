@@ -91,7 +91,7 @@ def check_image_folder(
     if total < min_images:
         raise DataError(
             f"{folder} holds {total} images, fewer than one batch of {min_images}. Add "
-            f"images, or set the batch over all processes to {total} or less."
+            "images, or train with a smaller batch."
         )
     everything = [file for files in images.values() for file in files]
     sample = random.Random(seed).sample(everything, min(num_decoded, total))
@@ -99,6 +99,28 @@ def check_image_folder(
     return ImageFolderReport(
         path=folder, images_per_class=per_class, num_decoded=len(sample)
     )
+
+
+def check_same_classes(train: ImageFolderReport, test: ImageFolderReport) -> None:
+    """Check that both splits hold the same classes.
+
+    A label is the class's place among the names of its own split, so one class too many
+    shifts the labels of all that follow.
+
+    Raises:
+        DataError: names the classes that only one split has.
+    """
+    sides = ((train, test), (test, train))
+    lone = [
+        f"only {a.path} has {_some(names)}"
+        for a, b in sides
+        if (names := sorted(a.images_per_class.keys() - b.images_per_class.keys()))
+    ]
+    if lone:
+        raise DataError(
+            f"training and test classes differ: {'; '.join(lone)}. Give both the same "
+            "class folders, spelt alike."
+        )
 
 
 def list_images(path: AnyPath) -> dict[str, list[Path]]:

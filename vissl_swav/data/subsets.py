@@ -1,4 +1,4 @@
-"""A balanced part of an image folder, made of links."""
+"""A part of an image folder with so many images of each class, made of links."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from vissl_swav.data.folders import AnyPath, list_images
 
 
 def subsample_folder(
-    source: AnyPath, destination: AnyPath, *, per_class: int, seed: int
+    source: AnyPath,
+    destination: AnyPath,
+    *,
+    per_class: int,
+    seed: int,
+    allow_fewer: bool = False,
 ) -> Path:
     """Link ``per_class`` randomly chosen images of each class into a new folder.
 
@@ -23,9 +28,11 @@ def subsample_folder(
         destination: the folder to make; it must be new or empty.
         per_class: images of each class.
         seed: of the choice.
+        allow_fewer: whether a class with fewer images gives all it has.
 
     Raises:
-        DataError: a class has too few images, or the destination holds something.
+        DataError: a class has too few images, unless ``allow_fewer``; or the
+            destination holds something.
     """
     target = Path(destination)
     if per_class < 1:
@@ -34,13 +41,14 @@ def subsample_folder(
         raise DataError(f"{target} exists and is not empty; name another folder.")
     images = list_images(source)
     short = [f"{name} {len(f)}" for name, f in images.items() if len(f) < per_class]
-    if short:
+    if short and not allow_fewer:
         raise DataError(
             f"{source} has classes with fewer than {per_class} images: "
             f"{', '.join(short)}. Ask for fewer."
         )
     for name, files in images.items():
-        chosen = random.Random(f"{seed}/{name}").sample(files, per_class)
+        count = min(per_class, len(files))
+        chosen = random.Random(f"{seed}/{name}").sample(files, count)
         (target / name).mkdir(parents=True)
         for file in sorted(chosen):
             # Images in folders below a class folder may share a name.

@@ -101,6 +101,7 @@ def check_keys(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
         StartError: names key, file and nearest valid key.
     """
     known = _OURS | set(key_paths(_load(_defaults_file())))
+    _check_loss_sections(cfg, known, overrides)
     unknown = [k for k in key_paths(cfg) if k not in known and not _is_free(k)]
     if not unknown:
         return
@@ -113,6 +114,24 @@ def check_keys(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
             raise StartError(
                 f"{key}, in {place_of(key, overrides)}, is no key of VISSL's or "
                 f"vissl_swav's{nearest(key, siblings or known)}",
+                key=key,
+            )
+
+
+def _check_loss_sections(
+    cfg: Mapping[str, Any], known: set[str], overrides: Sequence[str]
+) -> None:
+    """Each section below LOSS is a registered loss; what is in it is the loss's."""
+    import vissl.losses  # noqa: F401  # fills the registry
+    from classy_vision.losses import LOSS_REGISTRY
+
+    valid = {LOSS_NAME, *LOSS_REGISTRY}
+    for key in key_paths(cfg):
+        section, _, name = key.rpartition(".")
+        if section == "config.LOSS" and key not in known and name not in valid:
+            raise StartError(
+                f"{key}, in {place_of(key, overrides)}, is no loss of VISSL's or "
+                f"vissl_swav's{nearest(name, valid)}",
                 key=key,
             )
 

@@ -4,13 +4,15 @@ One process, N local processes, SLURM by the host's launcher, or one process of 
 torchrun job.
 """
 
-import copy
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from vissl_swav.host import config_keys, preflight
+import yaml
+
+from vissl_swav.host import config_keys, preflight, settings
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.hook_generator import RECORD_STEPS
 
@@ -43,10 +45,7 @@ def compose(overrides: Sequence[str]) -> tuple[Any, Any]:
     except AssertionError as error:
         raise StartError(f"VISSL refuses the config: {error}") from error
     except StartError as error:
-        if error.key is None:
-            raise
-        place = config_keys.place_of(error.key, overrides)
-        raise StartError(f"{error} (It stands in {place}.)", key=error.key) from error
+        raise _with_place(error, overrides) from error
 
 
 def start(overrides: Sequence[str]) -> None:
@@ -59,17 +58,25 @@ def start(overrides: Sequence[str]) -> None:
     torchrun = _under_torchrun()
     if torchrun:
         _take_torchrun_shape(config)
-    preflight.check(config)
+    try:
+        run = preflight.check(config, torchrun=torchrun)
+    except StartError as error:
+        raise _with_place(error, overrides) from error
 
     from vissl.hooks import default_hook_generator
     from vissl.utils import distributed_launcher
+    from vissl.utils.checkpoint import get_checkpoint_folder, is_training_finished
 
+    folder = get_checkpoint_folder(config)
+    if is_training_finished(config, checkpoint_folder=folder):
+        logging.info(f"Training in {folder} has finished before: nothing to do.")
+        return
     os.environ.setdefault(RECORD_STEPS, "1")
     if not torchrun or os.environ["RANK"] == "0":
-        _save(config)
+        _save(config, Path(folder))
     if torchrun:
-        _run_this_process(arguments, config)
-    elif config.SLURM.USE_SLURM:
+        _run_this_process(arguments, config, folder)
+    elif run.on_slurm:
         distributed_launcher.launch_distributed_on_slurm(
             engine_name=arguments.engine_name, cfg=config
         )
@@ -82,14 +89,24 @@ def start(overrides: Sequence[str]) -> None:
         )
 
 
-def _save(config: Any) -> None:
-    """`train_config.yaml`, as the host writes it: before it made dtypes of strings."""
-    from vissl.utils.hydra_config import save_attrdict_to_disk
+def _with_place(error: StartError, overrides: Sequence[str]) -> StartError:
+    """The error with the file, or the command line, where its key stands."""
+    if error.key is None:
+        return error
+    place = config_keys.place_of(error.key, overrides)
+    return StartError(f"{error} (It stands in {place}.)", key=error.key)
 
-    plain = copy.deepcopy(config)
-    dtype = plain.MODEL.FSDP_CONFIG.compute_dtype
-    plain.MODEL.FSDP_CONFIG.compute_dtype = str(dtype).removeprefix("torch.")
-    save_attrdict_to_disk(plain)
+
+def _save(config: Any, folder: Path) -> None:
+    """`train_config.yaml`, in one step; an earlier one that differs is kept beside."""
+    target = folder / "train_config.yaml"
+    text = yaml.dump(settings.storable(config).to_dict())
+    if target.exists() and target.read_text(encoding="utf-8") != text:
+        number = len(list(folder.glob("train_config.*.yaml"))) + 1
+        os.replace(target, folder / f"train_config.{number}.yaml")
+    scratch = folder / f".train_config-{os.getpid()}.yaml"
+    scratch.write_text(text, encoding="utf-8")
+    os.replace(scratch, target)
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
@@ -116,44 +133,30 @@ def _under_torchrun() -> bool:
 def _take_torchrun_shape(config: Any) -> None:
     """The processes are started the processes: its numbers stand over the config's."""
     local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-    shape = {
-        "NUM_NODES": world // local,
-        "NUM_PROC_PER_NODE": local,
-        "INIT_METHOD": "env",
-        "RUN_ID": "torchrun",
-    }
-    if config.DISTRIBUTED.NUM_NODES * config.DISTRIBUTED.NUM_PROC_PER_NODE != world:
+    run = settings.run_facts(config)
+    if run.world_size != world:
         raise StartError(
             f"torchrun started {world} processes, but the config asks for "
-            f"{config.DISTRIBUTED.NUM_NODES} x {config.DISTRIBUTED.NUM_PROC_PER_NODE}; "
+            f"{run.num_nodes} x {run.processes_per_node}; "
             f"set config.DISTRIBUTED.NUM_NODES={world // local} "
             f"config.DISTRIBUTED.NUM_PROC_PER_NODE={local} (learning rate and queue "
             "follow from them).",
             key="config.DISTRIBUTED.NUM_PROC_PER_NODE",
         )
-    for key, value in shape.items():
-        config.DISTRIBUTED[key] = value
+    settings.take_shape(config, num_nodes=world // local, processes_per_node=local)
 
 
-def _run_this_process(arguments: Any, config: Any) -> None:
+def _run_this_process(arguments: Any, config: Any, folder: str) -> None:
     """What the host's launcher does in each process it spawns."""
     from vissl.engines import run_engine
     from vissl.hooks import default_hook_generator
-    from vissl.utils.checkpoint import (
-        get_checkpoint_folder,
-        get_resume_checkpoint,
-        is_training_finished,
-    )
+    from vissl.utils.checkpoint import get_resume_checkpoint
 
-    folder = get_checkpoint_folder(config)
-    if is_training_finished(config, checkpoint_folder=folder):
-        logging.info("Training has finished before: nothing to do.")
-        return
     run: Any = run_engine
     run(
         arguments.engine_name,
         config,
-        config.DISTRIBUTED.RUN_ID,
+        "torchrun",
         get_resume_checkpoint(config, checkpoint_folder=folder),
         folder,
         local_rank=int(os.environ["LOCAL_RANK"]),

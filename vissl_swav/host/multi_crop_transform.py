@@ -7,19 +7,16 @@ from classy_vision.dataset.transforms import register_transform
 from classy_vision.dataset.transforms.classy_transform import ClassyTransform
 from torch import Tensor
 
-from vissl_swav.host.settings import TRANSFORM_NAME
+from vissl_swav.host import settings
 from vissl_swav.transforms.multicrop import MultiCrop
 
-# Read by the host's wrapper, not by the transform.
-_OF_THE_WRAPPER = ("name", "indices", "transform_type")
 
-
-@register_transform(TRANSFORM_NAME)
+@register_transform(settings.TRANSFORM_NAME)
 class MultiCropTransform(ClassyTransform):
     """Pillow image -> list of V normalised crops; keys as `MultiCrop`'s arguments."""
 
-    def __init__(self, **arguments: Any):
-        self.multi_crop = MultiCrop(**arguments)
+    def __init__(self, multi_crop: MultiCrop):
+        self.multi_crop = multi_crop
 
     def __call__(self, image: Any) -> list[Tensor]:
         """Crops of one image, drawn from torch's generator of this worker."""
@@ -28,4 +25,4 @@ class MultiCropTransform(ClassyTransform):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ClassyTransform:
         """From an entry of `DATA.*.TRANSFORMS`."""
-        return cls(**{k: v for k, v in config.items() if k not in _OF_THE_WRAPPER})
+        return cls(settings.multi_crop(config))

@@ -18,7 +18,6 @@ from vissl.models.model_helpers import (
 from vissl.models.trunks import register_model_trunk
 
 from vissl_swav.host import settings
-from vissl_swav.host.errors import StartError
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 _FEATURES = {
@@ -41,12 +40,6 @@ class ResNetSmall(nn.Module):
         self.model_config = model_config
         shape = settings.small_resnet(model_config)
         depth, width = shape["depth"], shape["width"]
-        if depth not in _BLOCKS or width < 1:
-            raise StartError(
-                f"config.MODEL.TRUNK.RESNET_SMALL has DEPTH {depth} and WIDTH {width}; "
-                f"wanted a depth of {sorted(_BLOCKS)} and a width >= 1.",
-                key="config.MODEL.TRUNK.RESNET_SMALL",
-            )
         channels = 1 if model_config.INPUT_TYPE == "lab" else 3
         layers = [_layer(width, width, _BLOCKS[depth][0], stride=1)]
         for level in range(1, 4):

@@ -66,29 +66,35 @@ def _take_own_queue(
 ) -> None:
     """Replaces rank 0's queue in a loaded state by this rank's own.
 
-    The host saves rank 0's loss and hands it to every rank. A queue saved by another
-    number of ranks does not fit: it starts empty, which the log says.
+    The host saves rank 0's loss and hands it to every rank. A queue of another length
+    or number of ranks, or none, does not fit: this run's starts empty, and the log says
+    so; a queue that this run does not have is left out.
     """
-    queue = module.swav.queue
-    if queue is None:
-        return
-    saved = state.get(f"{prefix}_extra_state") or {}
-    ranks = collective().world_size
-    own = torch.distributed.get_rank() if ranks > 1 else 0
-    saved_ranks = len(saved["features"]) if saved else 1
     name = f"{prefix}swav.queue."
-    fits = saved_ranks == ranks and (
-        state[f"{name}features"].shape == queue.features.shape
-    )
-    if not fits:
+    saved = _saved_queues(state, prefix)
+    for key in [key for key in state if key.startswith(name)]:
+        del state[key]
+    queue, ranks = module.swav.queue, collective()
+    if queue is None:
+        if saved:
+            logging.warning("vissl_swav: the checkpoint's queue is not used here.")
+        return
+    wanted = (ranks.world_size, *queue.features.shape)
+    found = tuple(saved["features"].shape) if saved else None
+    if found != wanted:
         logging.warning(
-            f"vissl_swav: the checkpoint's queue is of {saved_ranks} ranks and shape "
-            f"{tuple(state[f'{name}features'].shape)} a rank, this run's of {ranks} "
-            "and "
-            f"{tuple(queue.features.shape)}: it starts empty and is used when full."
+            f"vissl_swav: the queue of this run is {wanted} (ranks, crops, rows, "
+            f"dimension), the checkpoint's {found}: it starts empty and is used when "
+            "full."
         )
     for key, value in queue.state_dict().items():
-        if not fits:
-            state[name + key] = torch.zeros_like(value)
-        elif saved:
-            state[name + key] = saved[key][own]
+        fresh = torch.zeros_like(value)
+        state[name + key] = saved[key][ranks.rank] if found == wanted else fresh
+
+
+def _saved_queues(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    """Every rank's queue state, stacked (world, ...); empty if there was no queue."""
+    name = f"{prefix}swav.queue."
+    own = {k.removeprefix(name): v for k, v in state.items() if k.startswith(name)}
+    alone = {key: value.unsqueeze(0) for key, value in own.items()}
+    return state.get(f"{prefix}_extra_state") or alone

@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import nn
 
+from vissl_swav.host import settings
+
 
 class TaskView:
     """Names for what our hooks need of a `SelfSupervisionTask`.
@@ -68,7 +70,7 @@ class TaskView:
     @property
     def wants_checkpoint_now(self) -> bool:
         """Whether the host writes a checkpoint in the on_step that is running."""
-        frequency = self._task.config["CHECKPOINT"]["CHECKPOINT_ITER_FREQUENCY"]
+        frequency = settings.checkpoint_step_frequency(self._task.config)
         return frequency > 0 and self._task.iteration % frequency == 0
 
     def prototypes(self) -> list[nn.Parameter]:

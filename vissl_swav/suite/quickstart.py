@@ -11,15 +11,19 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from vissl_swav import __version__
 from vissl_swav.data import cifar10, embedded, folders, subsets
 from vissl_swav.data.errors import DataError
+from vissl_swav.host import settings
+from vissl_swav.host.config_keys import find_yaml
 from vissl_swav.host.errors import StartError
 from vissl_swav.suite import features, figures, stage
 from vissl_swav.train import INSTALL_LINE, have_host
@@ -41,14 +45,11 @@ class Job:
     version: str = __version__
 
 
-@dataclass(frozen=True)
-class Splits:
-    """Image folders of the job; classes are their subfolders."""
+class Splits(NamedTuple):
+    """Image folders of the job, both with the same classes."""
 
-    train: Path
-    test: Path
-    num_classes: int
-    num_train: int
+    train: folders.ImageFolderReport
+    test: folders.ImageFolderReport
 
 
 def main(options: argparse.Namespace) -> int:
@@ -90,7 +91,9 @@ def run(out: Path, job: Job) -> dict[str, Any]:
     """
     if job.method not in METHODS:
         raise StartError(f"METHOD is {job.method}; wanted one of {list(METHODS)}.")
-    _claim(out, job)
+    _check_free(out, job)
+    for path in (out, job.data):
+        stage.quoted(path)  # Raises what would stop the first run of the host.
     started = time.perf_counter()
     columns = (
         TextColumn("{task.description:34}"),
@@ -112,8 +115,9 @@ def run(out: Path, job: Job) -> dict[str, Any]:
     curve = stage.steps(pretrained)
     results = {
         "job": asdict(job),
-        "num_train": splits.num_train,
-        "num_classes": splits.num_classes,
+        "num_train": splits.train.num_images,
+        "num_test": splits.test.num_images,
+        "num_classes": len(splits.train.images_per_class),
         "rows": rows,
         "final_loss": curve[-1]["loss"] if curve else None,
         "seconds": round(time.perf_counter() - started, 1),
@@ -143,27 +147,43 @@ class _Stage:
         self._progress.update(self._task, completed=step, total=total, text=text)
 
 
-def _claim(out: Path, job: Job) -> None:
-    """Marks the folder as this job's; refuses one that is another's."""
-    marker = out / "quickstart.json"
-    if marker.exists():
-        there = json.loads(marker.read_text(encoding="utf-8"))
+def _marker(out: Path) -> Path:
+    return out / "quickstart.json"
+
+
+def _check_free(out: Path, job: Job) -> None:
+    """Refuses a folder of another job or of the user's; writes nothing."""
+    if _marker(out).exists():
+        there = json.loads(_marker(out).read_text(encoding="utf-8"))
         if there != asdict(job):
             raise StartError(
                 f"{out} holds another quickstart ({there}); this one is {asdict(job)}. "
                 "Name another folder (make quickstart OUT=...), or delete that one."
             )
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and not (out.is_dir() and all(map(_is_data, out.iterdir()))):
         raise StartError(
             f"{out} exists and is not a quickstart's folder; name another one "
             "(make quickstart OUT=...)."
         )
+
+
+def _is_data(entry: Path) -> bool:
+    """What there may be before the marker: data, whole or broken off, and CIFAR-10."""
+    if entry.name == "data":
+        return (entry / embedded.MANIFEST).is_file()
+    return entry.name == "cifar10" or entry.name.startswith((".data-", ".cifar10-"))
+
+
+def _claim(out: Path, job: Job) -> None:
+    """Marks the folder as this job's."""
+    _check_free(out, job)  # Again: finding the data took its time.
     out.mkdir(parents=True, exist_ok=True)
-    marker.write_text(json.dumps(asdict(job), indent=2), encoding="utf-8")
+    if not _marker(out).exists():
+        _marker(out).write_text(json.dumps(asdict(job), indent=2), encoding="utf-8")
 
 
 def _data(out: Path, job: Job, report: stage.Report) -> Splits:
+    """Finds and checks the data; with it there, the folder becomes this job's."""
     if job.data == "embedded":
         root = embedded.build(
             out / "data",
@@ -174,29 +194,44 @@ def _data(out: Path, job: Job, report: stage.Report) -> Splits:
         root = cifar10.fetch_cifar10(out / "cifar10")
     else:
         root = Path(job.data)
-    train, test = folders.find_splits(root)
-    if job.data != "embedded":
-        train = _cut(train, out / "subset" / "train", MOST_TRAIN, job.seed)
-        test = _cut(test, out / "subset" / "test", MOST_TEST, job.seed)
-    facts = folders.check_image_folder(train, min_images=1)
-    folders.check_image_folder(test, min_images=1)
-    return Splits(train, test, len(facts.images_per_class), facts.num_images)
-
-
-def _cut(source: Path, destination: Path, most: int, seed: int) -> Path:
-    """At most `most` images: as many of each class, no more than the rarest has."""
-    facts = folders.check_image_folder(source, min_images=1)
-    if facts.num_images <= most:
-        return source
-    if destination.exists():
-        return destination
-    counts = facts.images_per_class.values()
-    scratch = destination.with_name(f".{destination.name}-unfinished")
-    shutil.rmtree(scratch, ignore_errors=True)
-    subsets.subsample_folder(
-        source, scratch, per_class=max(1, min(most // len(counts), *counts)), seed=seed
+    found = folders.find_splits(root)
+    batch = _batch(f"pretrain/{job.method}/quickstart")
+    train = folders.check_image_folder(found.train, min_images=batch)
+    test = folders.check_image_folder(found.test, min_images=1)
+    folders.check_same_classes(train, test)
+    _claim(out, job)
+    if job.data == "embedded":
+        return Splits(train, test)
+    return Splits(
+        _cut(train, out / "subset" / "train", MOST_TRAIN, job.seed),
+        _cut(test, out / "subset" / "test", MOST_TEST, job.seed),
     )
-    return scratch.rename(destination)
+
+
+def _cut(
+    whole: folders.ImageFolderReport, destination: Path, most: int, seed: int
+) -> folders.ImageFolderReport:
+    """At most `most` images: of each class an equal share, or the fewer it has."""
+    if whole.num_images <= most:
+        return whole
+    if not destination.exists():
+        scratch = destination.with_name(f".{destination.name}-unfinished")
+        shutil.rmtree(scratch, ignore_errors=True)
+        share = max(1, most // len(whole.images_per_class))
+        subsets.subsample_folder(
+            whole.path, scratch, per_class=share, seed=seed, allow_fewer=True
+        )
+        scratch.rename(destination)
+    return folders.check_image_folder(destination, min_images=1)
+
+
+def _batch(config: str) -> int:
+    """Images in a training step of one of our configs, all of one process."""
+    group, _, name = f"config/{config}".rpartition("/")
+    file = find_yaml(group, name)
+    assert file is not None
+    tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return settings.batch_of_one_process(tree["config"])
 
 
 def _pretrain(folder: Path, job: Job, splits: Splits, report: stage.Report) -> None:
@@ -208,7 +243,7 @@ def _pretrain(folder: Path, job: Job, splits: Splits, report: stage.Report) -> N
         [
             f"config=pretrain/{job.method}/quickstart",
             *(embedded_crops if job.data == "embedded" else []),
-            f"config.DATA.TRAIN.DATA_PATHS=[{splits.train}]",
+            f"config.DATA.TRAIN.DATA_PATHS=[{stage.quoted(splits.train.path)}]",
             f"config.SEED_VALUE={job.seed}",
         ],
         folder,
@@ -233,12 +268,13 @@ def _evaluate(
 ) -> dict[str, float]:
     """k-NN and linear accuracy in percent of one frozen trunk."""
     common = [
-        f"config.DATA.TRAIN.DATA_PATHS=[{splits.train}]",
-        f"config.DATA.TEST.DATA_PATHS=[{splits.test}]",
+        f"config.DATA.TRAIN.DATA_PATHS=[{stage.quoted(splits.train.path)}]",
+        f"config.DATA.TEST.DATA_PATHS=[{stage.quoted(splits.test.path)}]",
+        f"config.DATA.TRAIN.BATCHSIZE_PER_REPLICA={_evaluation_batch(splits.train)}",
         f"config.SEED_VALUE={job.seed}",
     ]
     if weights is not None:
-        common.append(f"config.MODEL.WEIGHTS_INIT.PARAMS_FILE={weights}")
+        common.append(f"config.MODEL.WEIGHTS_INIT.PARAMS_FILE={stage.quoted(weights)}")
     knn, linear = folder / "features", folder / "linear"
     _Stage(progress, f"k-NN ({trunk})")(
         lambda _: (
@@ -265,7 +301,7 @@ def _evaluate(
                 [
                     "config=benchmark/linear/small_images",
                     "config.MODEL.HEAD.PARAMS=[[eval_mlp,{in_channels:128,"
-                    f"dims:[128,{splits.num_classes}]}}]]",
+                    f"dims:[128,{len(splits.train.images_per_class)}]}}]]",
                     *common,
                 ],
                 linear,
@@ -277,6 +313,13 @@ def _evaluate(
         f"knn_{NUM_NEIGHBORS}": round(accuracy[NUM_NEIGHBORS], 2),
         "linear": round(_linear_accuracy(linear), 2),
     }
+
+
+def _evaluation_batch(train: folders.ImageFolderReport) -> int:
+    """The configs' batch, smaller where the folder is, and never one image over."""
+    batch = min(_batch("benchmark/small_images"), train.num_images)
+    # The probe's batch norm refuses a last batch of one image.
+    return batch - 1 if train.num_images % batch == 1 else batch
 
 
 def _linear_accuracy(folder: Path) -> float:
@@ -292,7 +335,8 @@ def _has_test(measured: dict[str, Any]) -> bool:
 
 
 def _show(results: dict[str, Any], out: Path, checkpoint: Path | None) -> None:
-    table = Table(title=f"Frozen features on {results['job']['data']}")
+    # As Text: a path may hold what rich takes for markup.
+    table = Table(title=Text(f"Frozen features on {results['job']['data']}"))
     table.add_column("trunk")
     table.add_column(f"k-NN (k={NUM_NEIGHBORS}), %", justify="right")
     table.add_column("linear probe, %", justify="right")
@@ -305,6 +349,7 @@ def _show(results: dict[str, Any], out: Path, checkpoint: Path | None) -> None:
     console = Console(file=sys.stdout)
     console.print(table)
     console.print(
+        f"{results['num_train']} training and {results['num_test']} test images, "
         f"{results['seconds']} s. Checkpoint: {checkpoint}\n"
         f"Config, metrics, logs and curves.png: {out}",
         soft_wrap=True,

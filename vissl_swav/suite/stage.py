@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vissl_swav.host.metrics_hook import FILE_NAME
+from hydra.core.override_parser.types import Quote, QuotedString
+
+from vissl_swav.data.errors import DataError
 
 Report = Callable[[int, int, str], None]
 
@@ -27,6 +29,22 @@ class StageFailed(RuntimeError):
         self.exit_code = exit_code
 
 
+def quoted(path: str | Path) -> str:
+    """The path as a value in an override: in quotes that hydra's grammar takes off.
+
+    Raises:
+        DataError: the path cannot go through a config.
+    """
+    text = str(path)
+    if "${" in text:
+        # The host copies its config without resolving it: an escape would stay in.
+        raise DataError(
+            f"{text} has ${{ in it, with which a reference begins in VISSL's configs. "
+            "Rename that folder, or name another."
+        )
+    return QuotedString(text, Quote.single).with_quotes()
+
+
 def run(
     name: str, overrides: Sequence[str], folder: Path, report: Report | None = None
 ) -> None:
@@ -34,23 +52,25 @@ def run(
 
     Args:
         name: what the run is called in messages.
-        overrides: of the host's command line, the checkpoint folder excepted.
+        overrides: of the host's command line, the checkpoint folder excepted; paths in
+            them are `quoted`.
         folder: the run's checkpoint folder.
         report: called with (step, steps of the run, text) as the run goes on.
 
     Raises:
+        DataError: the folder's path cannot go through a config.
         StageFailed: the run ended with an error.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "vissl_swav.train", *overrides]
-    command.append(f"config.CHECKPOINT.DIR={folder}")
+    command.append(f"config.CHECKPOINT.DIR={quoted(folder)}")
+    folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
     with log.open("a", encoding="utf-8") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ}
         )
         try:
-            _follow(process, folder / FILE_NAME, report)
+            _follow(process, _steps_file(folder), report)
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -66,11 +86,18 @@ def run(
 
 def steps(folder: Path) -> list[dict[str, Any]]:
     """The step lines of a run, in order, the last one of each step."""
-    path = folder / FILE_NAME
+    path = _steps_file(folder)
     if not path.exists():
         return []
     by_step = {line["step"]: line for line in _lines(path)}
     return [by_step[step] for step in sorted(by_step)]
+
+
+def _steps_file(folder: Path) -> Path:
+    # Imported late: it imports the host, whose absence the command line reports.
+    from vissl_swav.host.metrics_hook import FILE_NAME
+
+    return folder / FILE_NAME
 
 
 def _follow(

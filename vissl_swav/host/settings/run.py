@@ -1,10 +1,11 @@
-"""What the checks before a run need to know of its config."""
+"""What the checks before a run, and its launch, need to know of its config."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vissl_swav.host.settings.swav import LOSS_NAME, TRANSFORM_NAME, is_ours, world_size
+from vissl_swav.host.settings.swav import LOSS_NAME, is_ours, world_size
 
 
 @dataclass(frozen=True)
@@ -13,9 +14,12 @@ class SplitFacts:
 
     name: str
     sources: list[str]
+    names: list[str]
     paths: list[str]
     batch: int
     limit: int
+    drops_last: bool
+    copied_to_local_disk: bool
 
 
 @dataclass(frozen=True)
@@ -24,10 +28,13 @@ class RunFacts:
 
     device: str
     backend: str
+    on_slurm: bool
+    num_nodes: int
     processes_per_node: int
     world_size: int
     splits: list[SplitFacts]
-    multi_crops: list[dict[str, Any]]
+    half_precision: str | None
+    initial_weights: str
     num_prototypes: list[int]
     embedding_dim: int
     rows_per_process: int
@@ -40,20 +47,19 @@ class RunFacts:
 def run_facts(cfg: Any) -> RunFacts:
     """From an inferred config; loss facts are 0 where the loss is not ours."""
     loss = cfg.LOSS[LOSS_NAME] if is_ours(cfg) else {}
-    of_wrapper = ("name", "indices", "transform_type")
     names = [] if cfg.TEST_ONLY else ["TRAIN"]
     names += ["TEST"] if cfg.TEST_MODEL else []
+    amp = cfg.MODEL.AMP_PARAMS
     return RunFacts(
         device=cfg.MACHINE.DEVICE,
         backend=cfg.DISTRIBUTED.BACKEND,
+        on_slurm=cfg.SLURM.USE_SLURM,
+        num_nodes=cfg.DISTRIBUTED.NUM_NODES,
         processes_per_node=cfg.DISTRIBUTED.NUM_PROC_PER_NODE,
         world_size=world_size(cfg),
         splits=[_split_facts(cfg, name) for name in names],
-        multi_crops=[
-            {k: v for k, v in transform.items() if k not in of_wrapper}
-            for transform in cfg.DATA.TRAIN.TRANSFORMS
-            if transform["name"] == TRANSFORM_NAME
-        ],
+        half_precision=amp.get("AMP_DTYPE", "float16") if amp.USE_AMP else None,
+        initial_weights=cfg.MODEL.WEIGHTS_INIT.PARAMS_FILE,
         num_prototypes=list(loss.get("num_prototypes", [])),
         embedding_dim=loss.get("embedding_dim", 0),
         rows_per_process=loss.get("num_crops", 0)
@@ -68,7 +74,7 @@ def run_facts(cfg: Any) -> RunFacts:
 def identity(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a checkpoint this run's: state that would not fit or mean another."""
     loss = cfg["LOSS"]["name"]
-    trunk = cfg["MODEL"]["TRUNK"]
+    trunk, train = cfg["MODEL"]["TRUNK"], cfg["DATA"]["TRAIN"]
     settings = cfg["LOSS"].get(LOSS_NAME) or {}
     return {
         "LOSS.name": loss,
@@ -76,10 +82,39 @@ def identity(cfg: Mapping[str, Any]) -> dict[str, Any]:
         "MODEL.TRUNK.RESNETS": trunk.get("RESNETS"),
         "MODEL.TRUNK.RESNET_SMALL": trunk.get("RESNET_SMALL"),
         "MODEL.HEAD.PARAMS": cfg["MODEL"]["HEAD"]["PARAMS"],
+        "OPTIMIZER.name": cfg["OPTIMIZER"]["name"],
+        "DATA.TRAIN.DATASET_NAMES": train["DATASET_NAMES"],
+        "DATA.TRAIN.DATA_PATHS": [str(path) for path in train["DATA_PATHS"]],
         "crops_for_assign": settings.get("crops_for_assign")
         if loss == LOSS_NAME
         else None,
     }
+
+
+def batch_of_one_process(cfg: Mapping[str, Any]) -> int:
+    """Images in a training step of one process."""
+    return cfg["DATA"]["TRAIN"]["BATCHSIZE_PER_REPLICA"]
+
+
+def checkpoint_step_frequency(cfg: Mapping[str, Any]) -> int:
+    """Steps between the host's checkpoints within an epoch; <= 0 for none."""
+    return cfg["CHECKPOINT"]["CHECKPOINT_ITER_FREQUENCY"]
+
+
+def take_shape(cfg: Any, *, num_nodes: int, processes_per_node: int) -> None:
+    """Lets processes that somebody else started be those of the run, in place."""
+    cfg.DISTRIBUTED.NUM_NODES = num_nodes
+    cfg.DISTRIBUTED.NUM_PROC_PER_NODE = processes_per_node
+    cfg.DISTRIBUTED.INIT_METHOD = "env"
+    cfg.DISTRIBUTED.RUN_ID = "torchrun"
+
+
+def storable(cfg: Any) -> Any:
+    """A copy for a YAML file: as it was before the host made a dtype of a string."""
+    plain = copy.deepcopy(cfg)
+    dtype = plain.MODEL.FSDP_CONFIG.compute_dtype
+    plain.MODEL.FSDP_CONFIG.compute_dtype = str(dtype).removeprefix("torch.")
+    return plain
 
 
 def _split_facts(cfg: Any, name: str) -> SplitFacts:
@@ -87,7 +122,10 @@ def _split_facts(cfg: Any, name: str) -> SplitFacts:
     return SplitFacts(
         name=name,
         sources=list(data.DATA_SOURCES),
+        names=list(data.DATASET_NAMES),
         paths=[str(path) for path in data.DATA_PATHS],
         batch=data.BATCHSIZE_PER_REPLICA,
         limit=data.DATA_LIMIT,
+        drops_last=data.DROP_LAST,
+        copied_to_local_disk=data.COPY_TO_LOCAL_DISK,
     )

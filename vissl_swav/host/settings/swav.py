@@ -6,20 +6,19 @@ dimension, queue per rank) and the defaults of the core signature, all in place,
 the composed config shows what will run.
 """
 
-import difflib
 import inspect
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from vissl_swav.core.swav import SwAV
 from vissl_swav.host.errors import StartError
+from vissl_swav.host.settings import parts
 
 LOSS_NAME = "swav"
 COLLATOR_NAME = "multi_crop_collator"
-TRANSFORM_NAME = "MultiCrop"
 
 _CORE = {
     name: parameter.default
@@ -34,6 +33,14 @@ _SCHEDULE: dict[str, Any] = {
     "trainable_prototypes": True,
 }
 _FREEZE_EPOCHS = 1
+_COUNTS = (
+    "queue_length",
+    "queue_start_epoch",
+    "queue_start_step",
+    "hard_codes_steps",
+    "freeze_prototypes_epochs",
+    "freeze_prototypes_steps",
+)
 _DEFAULTS = {
     name: list(value) if isinstance(value, tuple) else value
     for name, value in {**_CORE, **_SCHEDULE}.items()
@@ -84,12 +91,12 @@ def infer(cfg: Any) -> Any:
         return cfg
     given = dict(cfg.LOSS.get(LOSS_NAME) or {})
     given.pop("name", None)
-    _check_keys(given, SWAV_KEYS, f"config.LOSS.{LOSS_NAME}")
+    parts.check_keys(given, SWAV_KEYS, f"config.LOSS.{LOSS_NAME}")
     _check_types(given)
     settings = {**_DEFAULTS, **given}
     _settle_alternatives(given, settings)
-    head = _swav_head(cfg)
-    _set_inferred(settings, "num_crops", num_crops(cfg, given.get("num_crops")))
+    head = parts.swav_head(cfg)
+    _set_inferred(settings, "num_crops", parts.num_crops(cfg, given.get("num_crops")))
     _set_inferred(settings, "num_prototypes", list(head["num_clusters"]))
     _set_inferred(settings, "embedding_dim", head["dims"][-1])
     total, local = _queue_rows(settings["queue_length"], cfg)
@@ -125,49 +132,20 @@ def schedule(cfg: Any) -> Schedule:
     return Schedule(**{name: cfg.LOSS[LOSS_NAME][name] for name in names})
 
 
-def num_crops(cfg: Any, given: int | None = None) -> int:
-    """V: what the multi-crop transform of the training data makes of an image."""
-    for transform in cfg.DATA.TRAIN.TRANSFORMS:
-        if transform["name"] == TRANSFORM_NAME:
-            return sum(transform.get("num_crops", (2, 6)))
-        if transform["name"] == "ImgPilToMultiCrop":
-            return transform["total_num_crops"]
-        if transform["name"] == "ImgReplicatePil":
-            return transform.get("num_times", 2)
-    if given is not None:
-        return given
-    names = [transform["name"] for transform in cfg.DATA.TRAIN.TRANSFORMS]
-    raise StartError(
-        f"config.DATA.TRAIN.TRANSFORMS has no transform that makes several crops of an "
-        f"image (got {names}); start the list with `- name: {TRANSFORM_NAME}`.",
-        key="config.DATA.TRAIN.TRANSFORMS",
-    )
-
-
-def small_resnet(model_config: Any) -> dict[str, int]:
-    """`MODEL.TRUNK.RESNET_SMALL`: depth and width of the trunk `resnet_small`."""
-    given = dict(model_config.TRUNK.get("RESNET_SMALL") or {})
-    _check_keys(given, ("DEPTH", "WIDTH"), "config.MODEL.TRUNK.RESNET_SMALL")
-    return {"depth": given.get("DEPTH", 18), "width": given.get("WIDTH", 64)}
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """`; did you mean ...?`, or nothing where no valid name is near."""
-    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
 def loss_bounds(cfg: Mapping[str, Any]) -> tuple[float, float]:
     """Ceiling and floor of the loss in a run whose settings are inferred, in nats.
 
-    ln K where nothing is learned; ln(K / N) with equal shares of N samples (batch of
-    all ranks and queue) among more prototypes than samples, else 0.
+    ln K where nothing is learned; ln(K / N) where N samples (batch of all ranks and
+    queue) have soft codes over more prototypes than samples, else 0. Means over heads.
     """
     loss, split = cfg["LOSS"][LOSS_NAME], cfg["DATA"]["TRAIN"]
     ranks = cfg["DISTRIBUTED"]["NUM_NODES"] * cfg["DISTRIBUTED"]["NUM_PROC_PER_NODE"]
     samples = split["BATCHSIZE_PER_REPLICA"] * ranks + loss["queue_length"]
-    largest = max(loss["num_prototypes"])
-    return math.log(largest), max(0.0, math.log(largest / samples))
+    counts = loss["num_prototypes"]
+    ceiling = sum(map(math.log, counts)) / len(counts)
+    hard = loss["hard_codes"] or loss["hard_codes_steps"] > 0
+    floors = [0.0 if hard else max(0.0, math.log(K / samples)) for K in counts]
+    return ceiling, sum(floors) / len(floors)
 
 
 def world_size(cfg: Any) -> int:
@@ -175,29 +153,24 @@ def world_size(cfg: Any) -> int:
     return cfg.DISTRIBUTED.NUM_NODES * cfg.DISTRIBUTED.NUM_PROC_PER_NODE
 
 
-def _check_keys(given: Mapping[str, Any], valid: Iterable[str], where: str) -> None:
-    valid = list(valid)
-    for key in given:
-        if key not in valid:
-            raise StartError(
-                f"{where}.{key} is no key of vissl_swav{nearest(key, valid)} "
-                f"Valid keys: {', '.join(sorted(valid))}.",
-                key=f"{where}.{key}",
-            )
-
-
 def _check_types(given: Mapping[str, Any]) -> None:
     for key, value in given.items():
-        wanted = _wanted_type(key)
         if value is None and (key in _SCHEDULE or key == "queue_start_step"):
             continue
+        wanted = _wanted_type(key)
+        words = " or ".join(kind.__name__ for kind in wanted)
         fits = isinstance(value, wanted) and (
             bool in wanted or not isinstance(value, bool)
         )
+        if isinstance(value, list):
+            words = "a list of whole numbers"
+            fits = fits and all(type(item) is int for item in value)
+        if key in _COUNTS and isinstance(value, int):
+            words = "a number >= 0"
+            fits = fits and value >= 0
         if not fits:
             raise StartError(
-                f"config.LOSS.{LOSS_NAME}.{key} is {value!r}; wanted "
-                f"{' or '.join(kind.__name__ for kind in wanted)}.",
+                f"config.LOSS.{LOSS_NAME}.{key} is {value!r}; wanted {words}.",
                 key=f"config.LOSS.{LOSS_NAME}.{key}",
             )
 
@@ -230,31 +203,6 @@ def _settle_alternatives(given: Mapping[str, Any], settings: dict[str, Any]) -> 
             settings["freeze_prototypes_epochs"] = _FREEZE_EPOCHS
     if settings["queue_start_epoch"] is None and settings["queue_start_step"] is None:
         settings["queue_start_step"] = _CORE["queue_start_step"]
-
-
-def _swav_head(cfg: Any) -> Mapping[str, Any]:
-    """Settings of the one `swav_head`, which may be the last module of a chain."""
-    heads = cfg.MODEL.HEAD.PARAMS
-    head: Any = heads[0] if len(heads) == 1 else [None]
-    if isinstance(head[0], list):
-        head = head[-1]
-    problem = None
-    if head[0] != "swav_head":
-        problem = "wanted one head that ends in [swav_head, {dims, num_clusters, ...}]"
-    elif not head[1].get("num_clusters"):
-        problem = "its num_clusters names no prototypes; wanted [3000], say"
-    elif not head[1].get("normalize_feats", True):
-        problem = "normalize_feats is False, but prototypes score unit features"
-    elif not head[1].get("return_embeddings", True):
-        problem = "return_embeddings is False, but the queue stores embeddings"
-    elif head[1].get("use_weight_norm_prototypes"):
-        problem = "use_weight_norm_prototypes: vissl_swav keeps the rows at unit length"
-    if problem:
-        raise StartError(
-            f"config.MODEL.HEAD.PARAMS is {heads}: {problem}.",
-            key="config.MODEL.HEAD.PARAMS",
-        )
-    return head[1]
 
 
 def _label_paths(cfg: Any) -> None:
