@@ -98,61 +98,143 @@ def balanced_codes(
     first = problems[0]
     count = first.shape[0] if num_local_samples is None else num_local_samples
     with torch.no_grad(), torch.autocast(first.device.type, enabled=False):
-        scores = [_full_precision(problem) for problem in problems]
-        sums = [_log_sum_over_samples(S, epsilon) for S in scores]
+        running = [_Problem(_full_precision(S), epsilon) for S in problems]
+        sums = [problem.log_sums_of_scores() for problem in running]
         local_count = sums[0].new_full((1,), count)
         gathered = collective.all_gather(torch.cat([*sums, local_count]))
         total_count = gathered[:, -1].sum()
-        widths = [S.shape[1] for S in scores]
+        widths = [S.shape[1] for S in problems]
         columns = torch.split(gathered[:, :-1], [2 * K for K in widths], dim=1)
         # One normalisation of the samples ends each iteration; the last gives Q itself.
-        pending = [
-            _first_half(S, C, epsilon) for S, C in zip(scores, columns, strict=True)
-        ]
+        for problem, of_ranks in zip(running, columns, strict=True):
+            problem.scale_first(of_ranks)
         for _ in range(1, num_iterations):
-            local = torch.cat([_log_sum(X) for X in pending])
-            summed = torch.logsumexp(collective.all_gather(local), dim=0)
+            local = torch.cat([problem.log_sums() for problem in running])
+            summed = _log_sum_over_ranks(collective.all_gather(local))
             columns = torch.split(summed, widths)
             # All processes see the same sums: they stop together.
             if tolerance is not None and _balanced(columns, tolerance):
                 break
-            pending = [X.sub_(C) for X, C in zip(pending, columns, strict=True)]
-        codes = [torch.softmax(X, dim=1) for X in pending]
+            for problem, C in zip(running, columns, strict=True):
+                problem.scale(C)
+        codes = [problem.codes() for problem in running]
         if hard:
             codes = [_one_hot(Q) for Q in codes]
     return codes, total_count
 
 
-def _log_sum_over_samples(S: Tensor, epsilon: float) -> Tensor:
-    """H[k] = max_b S[b, k] and log sum_b exp((S[b, k] - H[k]) / eps): (B, K) -> (2K,).
+class _Problem:
+    """One problem between two half steps: log Q up to what each row sums to.
 
-    Apart, since their sum would round the second at the size of the first.
+    Either X = log Q, which is always safe; or, on the CPU, Q = u E v with scalings u of
+    the rows and v of the prototypes, so that a half step is one product with a vector.
+    That form holds as long as no row of E v and no prototype's sum comes near the
+    smallest number of the type; else X takes over. To look would cost a device a
+    synchronisation, so there X it is from the start.
     """
-    if S.shape[0] == 0:
-        return S.new_full((2 * S.shape[1],), -torch.inf)
-    highest = S.amax(dim=0)
-    sums = (S - highest).div_(epsilon).exp_().sum(dim=0)
-    return torch.cat([highest, sums.log_()])
+
+    def __init__(self, S: Tensor, epsilon: float):
+        self._S, self._epsilon = S, epsilon
+        self._highest: Tensor | None = None
+        self._matrix: Tensor | None = None
+        self._v = self._shift = self._of_ranks = S.new_zeros(())
+        self._log_codes = S
+
+    def log_sums_of_scores(self) -> Tensor:
+        """H[k] = max_b S[b, k], then log sum_b exp((S[b, k] - H[k]) / eps): (2K,).
+
+        Apart, since their sum would round the second at the size of the first.
+        """
+        S = self._S
+        if S.shape[0] == 0:
+            return S.new_full((2 * S.shape[1],), -torch.inf)
+        self._highest = S.amax(dim=0)
+        E = (S - self._highest).div_(self._epsilon).exp_()
+        if S.device.type == "cpu" and not torch.compiler.is_compiling():
+            self._matrix = E
+        return torch.cat([self._highest, E.sum(dim=0).log_()])
+
+    def scale_first(self, of_ranks: Tensor) -> None:
+        """First half step, from every process's `log_sums_of_scores` (world, 2K)."""
+        self._of_ranks = of_ranks
+        if self._matrix is None or self._highest is None:
+            self._log_codes = _first_half(self._S, of_ranks, self._epsilon)
+            return
+        highest, log_sums = _combined(of_ranks, self._epsilon)
+        self._v = ((self._highest - highest) / self._epsilon - log_sums).exp_()
+        self._shift = torch.zeros_like(log_sums)
+
+    def log_sums(self) -> Tensor:
+        """Log-sums over the samples of Q, its rows normalised: (B, K) -> (K,)."""
+        u = self._row_scaling()
+        if self._matrix is not None:
+            sums = torch.mv(self._matrix.t(), u).mul_(self._v)
+            if sums.min() > _SMALL:
+                return sums.log_()
+            self._go_to_logarithms()
+        return _log_sum(self._log_codes)
+
+    def scale(self, C: Tensor) -> None:
+        """Divides prototype k's column by exp(C[k])."""
+        if self._matrix is None:
+            self._log_codes.sub_(C)
+        else:
+            self._v = self._v * (-C).exp()
+            self._shift = self._shift + C
+
+    def codes(self) -> Tensor:
+        """Q (B, K), rows summing to 1; the problem is spent."""
+        u = self._row_scaling()
+        if self._matrix is None:
+            return torch.softmax(self._log_codes, dim=1)
+        return self._matrix.mul_(self._v).mul_(u.unsqueeze(1))
+
+    def _row_scaling(self) -> Tensor:
+        """Scalings u = 1 / (E v) of the rows, where that is safe."""
+        if self._matrix is None:
+            return self._v
+        sums = torch.mv(self._matrix, self._v)
+        if not sums.min() > _SMALL:
+            self._go_to_logarithms()
+        return sums.reciprocal_()
+
+    def _go_to_logarithms(self) -> None:
+        self._matrix = None
+        self._log_codes = _first_half(self._S, self._of_ranks, self._epsilon).sub_(
+            self._shift
+        )
+
+
+# Far above the smallest float32, 1e-38: what vanished from a larger sum is nothing.
+_SMALL = 1e-25
+
+
+def _combined(of_ranks: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """All processes' `log_sums_of_scores` (world, 2K) as one: H (K,), log-sums (K,)."""
+    highest_of_each, logs = of_ranks.chunk(2, dim=1)
+    highest = highest_of_each.amax(dim=0)
+    log_sums = (highest_of_each - highest) / epsilon + logs
+    return highest, _log_sum_over_ranks(log_sums)
+
+
+def _log_sum_over_ranks(logs: Tensor) -> Tensor:
+    """(world, K) -> (K,)."""
+    return logs[0] if logs.shape[0] == 1 else torch.logsumexp(logs, dim=0)
 
 
 def _log_sum(X: Tensor) -> Tensor:
     """Log-sums over the samples of log Q, its rows not yet normalised: (B, K) -> (K,).
 
-    The sums of Q itself are exact where none is near the smallest number of the type.
-    To look costs a synchronisation on a device, so there the safe form is taken always.
+    The largest entry of each column is taken out, so that no sum can vanish.
     """
     if X.shape[0] == 0:
         return X.new_full((X.shape[1],), -torch.inf)
-    if X.device.type == "cpu" and not torch.compiler.is_compiling():
-        sums = torch.softmax(X, dim=1).sum(dim=0)
-        if sums.min() > 1e-30:
-            return sums.log_()
     logs = torch.log_softmax(X, dim=1)
     highest = logs.amax(dim=0)
     return highest + (logs - highest).exp_().sum(dim=0).log_()
 
 
-def _first_half(S: Tensor, columns: Tensor, epsilon: float) -> Tensor:
+def _first_half(S: Tensor, of_ranks: Tensor, epsilon: float) -> Tensor:
     """Scores and every process's log-sums (world, 2K) -> log Q before its row sums.
 
     Differences are taken before the division by eps, those of prototypes and rows in
@@ -162,9 +244,7 @@ def _first_half(S: Tensor, columns: Tensor, epsilon: float) -> Tensor:
     """
     if S.shape[0] == 0:
         return S
-    highest_of_each, logs = columns.chunk(2, dim=1)
-    highest = highest_of_each.amax(dim=0)
-    log_sums = torch.logsumexp((highest_of_each - highest) / epsilon + logs, dim=0)
+    highest, log_sums = _combined(of_ranks, epsilon)
     median, typical = highest.median(dim=0, keepdim=True)
     coarse = (highest - median).round()
     C = (highest - coarse - median) / epsilon + log_sums

@@ -120,13 +120,12 @@ class _SwappedCrossEntropy(torch.autograd.Function):
             minus_target, weight = of_others, len(Q)
             if v in assign:
                 minus_target, weight = of_others + Q[assign.index(v)], len(Q) - 1
-            torch.div(by_crop[v].to(logits.dtype), temperature, out=logits)
+            scores = by_crop[v].to(logits.dtype)
+            torch.div(scores, temperature, out=logits)
             matched.append(torch.dot(minus_target.view(-1), logits.view(-1)))
-            highest = logits.amax(dim=1)
             # In place: the logits' buffer becomes softmax, then gradient.
             P = torch.softmax(logits, dim=1, out=logits)
-            # lse = max - log p(max): p(max) >= 1 / K, so the log is safe.
-            log_sums.append(weight * (highest - P.amax(dim=1).log_()).sum())
+            log_sums.append(weight * _log_sum_exp(scores, temperature, P).sum())
             torch.add(minus_target, P, alpha=weight, out=P).mul_(step)
         loss = torch.stack(log_sums).sum() + torch.stack(matched).sum()
         ctx.save_for_backward(gradient)
@@ -143,6 +142,20 @@ class _SwappedCrossEntropy(torch.autograd.Function):
             gradient = gradient * grad_outputs[0]
         no_gradient = [None] * (len(ctx.needs_input_grad) - 1)
         return gradient.reshape(ctx.shape).to(ctx.dtype), *no_gradient
+
+
+def _log_sum_exp(S: Tensor, temperature: float, P: Tensor) -> Tensor:
+    """Row by row log sum_k exp(S / tau), given its softmax: (B, K), (B, K) -> (B,).
+
+    It is S / tau - log P at any entry that has not vanished. To see whether the first
+    has would cost a device a synchronisation: there the largest is looked up.
+    """
+    if P.device.type == "cpu" and not torch.compiler.is_compiling():
+        first = P[:, 0]
+        if P.shape[0] == 0 or first.min() > 1e-30:
+            return S[:, 0] / temperature - first.log()
+    largest, place = P.max(dim=1, keepdim=True)
+    return (S.gather(1, place) / temperature - largest.log()).squeeze(1)
 
 
 def _is_one(factor: Tensor) -> bool:
