@@ -7,7 +7,7 @@ METHOD ?= swav
 DEVICE ?= cpu
 OUT ?= runs/quickstart
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-QUICKSTART_ARGS = --out $(OUT) --method $(METHOD) $(if $(DATA),--data "$(DATA)")
+QUICKSTART_ARGS = --out "$(OUT)" --method $(METHOD) $(if $(DATA),--data "$(DATA)")
 
 .PHONY: quickstart test test-slow test-gpu check format lint types bench install clean
 

@@ -139,7 +139,7 @@ def test_the_batch_is_the_one_of_the_run(host, config, shared):
 
     _, cfg = launch.compose([f"config={config}"])
     batch = cfg.DATA.TRAIN.BATCHSIZE_PER_REPLICA * cfg.DISTRIBUTED.NUM_PROC_PER_NODE
-    assert module._batch(shared) == batch
+    assert module.batch_of(shared) == batch
 
 
 @pytest.mark.parametrize("count", [32, 33, 127, 128, 129, 255, 256, 257, 4993, 5000])

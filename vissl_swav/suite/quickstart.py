@@ -6,50 +6,27 @@ the output folder. Stages that have finished are not run again.
 
 import argparse
 import json
-import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from vissl_swav import __version__
-from vissl_swav.data import cifar10, embedded, folders, subsets
+from vissl_swav.data import folders
 from vissl_swav.data.errors import DataError
-from vissl_swav.host import settings
-from vissl_swav.host.config_keys import find_yaml
 from vissl_swav.host.errors import StartError
 from vissl_swav.suite import features, figures, stage
+from vissl_swav.suite.job import Job, Splits, batch_of, check_free, find_data
 from vissl_swav.train import INSTALL_LINE, have_host
 
 METHODS = ("swav",)
 LAYER = "res5avg"
 NUM_NEIGHBORS = 20
-# A user's folder is cut to so many images a split, so that minutes stay minutes.
-MOST_TRAIN, MOST_TEST = 5000, 2000
-
-
-@dataclass(frozen=True)
-class Job:
-    """What decides the result; kept beside it, so that another job is not mixed in."""
-
-    method: str
-    data: str
-    seed: int
-    version: str = __version__
-
-
-class Splits(NamedTuple):
-    """Image folders of the job, both with the same classes."""
-
-    train: folders.ImageFolderReport
-    test: folders.ImageFolderReport
 
 
 def main(options: argparse.Namespace) -> int:
@@ -91,7 +68,7 @@ def run(out: Path, job: Job) -> dict[str, Any]:
     """
     if job.method not in METHODS:
         raise StartError(f"METHOD is {job.method}; wanted one of {list(METHODS)}.")
-    _check_free(out, job)
+    check_free(out, job)
     for path in (out, job.data):
         stage.quoted(path)  # Raises what would stop the first run of the host.
     started = time.perf_counter()
@@ -102,7 +79,7 @@ def run(out: Path, job: Job) -> dict[str, Any]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        splits = _Stage(progress, "data")(lambda report: _data(out, job, report))
+        splits = _Stage(progress, "data")(lambda report: find_data(out, job, report))
         pretrained = out / "pretrain"
         _Stage(progress, f"pretrain ({job.method})")(
             lambda report: _pretrain(pretrained, job, splits, report)
@@ -145,93 +122,6 @@ class _Stage:
     def _report(self, step: int, total: int, text: str) -> None:
         text = text or f"{step}/{total}"
         self._progress.update(self._task, completed=step, total=total, text=text)
-
-
-def _marker(out: Path) -> Path:
-    return out / "quickstart.json"
-
-
-def _check_free(out: Path, job: Job) -> None:
-    """Refuses a folder of another job or of the user's; writes nothing."""
-    if _marker(out).exists():
-        there = json.loads(_marker(out).read_text(encoding="utf-8"))
-        if there != asdict(job):
-            raise StartError(
-                f"{out} holds another quickstart ({there}); this one is {asdict(job)}. "
-                "Name another folder (make quickstart OUT=...), or delete that one."
-            )
-    elif out.exists() and not (out.is_dir() and all(map(_is_data, out.iterdir()))):
-        raise StartError(
-            f"{out} exists and is not a quickstart's folder; name another one "
-            "(make quickstart OUT=...)."
-        )
-
-
-def _is_data(entry: Path) -> bool:
-    """What there may be before the marker: data, whole or broken off, and CIFAR-10."""
-    if entry.name == "data":
-        return (entry / embedded.MANIFEST).is_file()
-    return entry.name == "cifar10" or entry.name.startswith((".data-", ".cifar10-"))
-
-
-def _claim(out: Path, job: Job) -> None:
-    """Marks the folder as this job's."""
-    _check_free(out, job)  # Again: finding the data took its time.
-    out.mkdir(parents=True, exist_ok=True)
-    if not _marker(out).exists():
-        _marker(out).write_text(json.dumps(asdict(job), indent=2), encoding="utf-8")
-
-
-def _data(out: Path, job: Job, report: stage.Report) -> Splits:
-    """Finds and checks the data; with it there, the folder becomes this job's."""
-    if job.data == "embedded":
-        root = embedded.build(
-            out / "data",
-            seed=job.seed,
-            progress=lambda done, total: report(done, total, ""),
-        )
-    elif job.data == "cifar10":
-        root = cifar10.fetch_cifar10(out / "cifar10")
-    else:
-        root = Path(job.data)
-    found = folders.find_splits(root)
-    batch = _batch(f"pretrain/{job.method}/quickstart")
-    train = folders.check_image_folder(found.train, min_images=batch)
-    test = folders.check_image_folder(found.test, min_images=1)
-    folders.check_same_classes(train, test)
-    _claim(out, job)
-    if job.data == "embedded":
-        return Splits(train, test)
-    return Splits(
-        _cut(train, out / "subset" / "train", MOST_TRAIN, job.seed),
-        _cut(test, out / "subset" / "test", MOST_TEST, job.seed),
-    )
-
-
-def _cut(
-    whole: folders.ImageFolderReport, destination: Path, most: int, seed: int
-) -> folders.ImageFolderReport:
-    """At most `most` images: of each class an equal share, or the fewer it has."""
-    if whole.num_images <= most:
-        return whole
-    if not destination.exists():
-        scratch = destination.with_name(f".{destination.name}-unfinished")
-        shutil.rmtree(scratch, ignore_errors=True)
-        share = max(1, most // len(whole.images_per_class))
-        subsets.subsample_folder(
-            whole.path, scratch, per_class=share, seed=seed, allow_fewer=True
-        )
-        scratch.rename(destination)
-    return folders.check_image_folder(destination, min_images=1)
-
-
-def _batch(config: str) -> int:
-    """Images in a training step of one of our configs, all of one process."""
-    group, _, name = f"config/{config}".rpartition("/")
-    file = find_yaml(group, name)
-    assert file is not None
-    tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return settings.batch_of_one_process(tree["config"])
 
 
 def _pretrain(folder: Path, job: Job, splits: Splits, report: stage.Report) -> None:
@@ -317,7 +207,7 @@ def _evaluate(
 
 def _evaluation_batch(train: folders.ImageFolderReport) -> int:
     """The configs' batch, smaller where the folder is, and never one image over."""
-    batch = min(_batch("benchmark/small_images"), train.num_images)
+    batch = min(batch_of("benchmark/small_images"), train.num_images)
     # The probe's batch norm refuses a last batch of one image.
     return batch - 1 if train.num_images % batch == 1 else batch
 
