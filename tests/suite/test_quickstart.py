@@ -10,8 +10,8 @@ import yaml
 
 from vissl_swav import cli
 from vissl_swav.data import embedded, folders
+from vissl_swav.suite import job, stage
 from vissl_swav.suite import quickstart as module
-from vissl_swav.suite import stage
 
 # Neither hydra's grammar nor rich's markup takes such a name as it is.
 AWKWARD = "it's a 1st, b=[/b] {x} $5 (1)"
@@ -252,7 +252,7 @@ def test_cifar10_put_there_by_hand_is_taken(no_training, no_network, tmp_path):
 
 
 def test_a_rare_class_does_not_shrink_the_others(no_training, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MOST_TRAIN", 61)
+    monkeypatch.setattr(job, "MOST_TRAIN", 61)
     photos, out = make_splits(tmp_path / "photos", per_class=40), tmp_path / "out"
     for split, count in (("train", 5), ("val", 1)):
         host_runs.make_images(tmp_path / split, classes=1, per_class=count)

@@ -126,11 +126,12 @@ def balanced_codes(
 class _Problem:
     """One problem between two half steps: log Q up to what each row sums to.
 
-    Either X = log Q, which is always safe; or, on the CPU, Q = u E v with scalings u of
-    the rows and v of the prototypes, so that a half step is one product with a vector.
-    That form holds as long as no row of E v and no prototype's sum comes near the
-    smallest number of the type; else X takes over. To look would cost a device a
-    synchronisation, so there X it is from the start.
+    Either X = log Q, which is always safe; or, on the CPU, Q = u E v with E the softmax
+    of the rows of S / eps and scalings u of the rows and v of the prototypes, so that a
+    half step is one product with a vector. That form holds as long as S / eps keeps its
+    digits and neither a row of E v nor a prototype's sum comes near the smallest number
+    of the type; else X takes over. To look would cost a device a synchronisation, so
+    there X it is from the start.
     """
 
     def __init__(self, S: Tensor, epsilon: float):
@@ -141,18 +142,37 @@ class _Problem:
         self._log_codes = S
 
     def log_sums_of_scores(self) -> Tensor:
-        """H[k] = max_b S[b, k], then log sum_b exp((S[b, k] - H[k]) / eps): (2K,).
+        """H[k], then log sum_b exp((S[b, k] - H[k]) / eps), H a reference: (2K,).
 
-        Apart, since their sum would round the second at the size of the first.
+        H[k] is the largest score of prototype k, or one number for all. Apart, since
+        their sum would round the second at the size of the first.
         """
         S = self._S
         if S.shape[0] == 0:
             return S.new_full((2 * S.shape[1],), -torch.inf)
-        self._highest = S.amax(dim=0)
-        E = (S - self._highest).div_(self._epsilon).exp_()
         if S.device.type == "cpu" and not torch.compiler.is_compiling():
-            self._matrix = E
-        return torch.cat([self._highest, E.sum(dim=0).log_()])
+            sums = self._log_sums_by_scalings()
+            if sums is not None:
+                return sums
+        highest = S.amax(dim=0)
+        logs = (S - highest).div_(self._epsilon).exp_().sum(dim=0).log_()
+        return torch.cat([highest, logs])
+
+    def _log_sums_by_scalings(self) -> Tensor | None:
+        """The same with E = softmax of the rows of S / eps; None where it is unsafe."""
+        E = self._S / self._epsilon
+        first = E[:, 0].clone()
+        torch.softmax(E, dim=1, out=E)
+        log_rows = first.sub_(E[:, 0].log())
+        # Larger ones would round the scores that they are taken from; nan: no first.
+        if not log_rows.abs().max() < _LARGE:
+            return None
+        self._highest = log_rows.max()
+        sums = torch.mv(E.t(), (log_rows - self._highest).exp_())
+        if not sums.min() > _SMALL:
+            return None
+        self._matrix = E
+        return torch.cat([(self._highest * self._epsilon).expand_as(sums), sums.log_()])
 
     def scale_first(self, of_ranks: Tensor) -> None:
         """First half step, from every process's `log_sums_of_scores` (world, 2K)."""
@@ -161,7 +181,7 @@ class _Problem:
             self._log_codes = _first_half(self._S, of_ranks, self._epsilon)
             return
         highest, log_sums = _combined(of_ranks, self._epsilon)
-        self._v = ((self._highest - highest) / self._epsilon - log_sums).exp_()
+        self._v = (self._highest - highest / self._epsilon - log_sums).exp_()
         self._shift = torch.zeros_like(log_sums)
 
     def log_sums(self) -> Tensor:
@@ -207,6 +227,8 @@ class _Problem:
 
 # Far above the smallest float32, 1e-38: what vanished from a larger sum is nothing.
 _SMALL = 1e-25
+# Numbers of this size keep five decimals.
+_LARGE = 128.0
 
 
 def _combined(of_ranks: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

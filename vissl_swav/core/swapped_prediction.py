@@ -112,25 +112,27 @@ class _SwappedCrossEntropy(torch.autograd.Function):
         by_crop, assign = layout.split(S.detach()), layout.crops_for_assign
         step = scale / temperature
         gradient = Q[0].new_empty(by_crop.shape)
-        of_others = -sum(Q[1:], start=Q[0])
+        of_others = sum(Q[1:], start=Q[0]) * -step
         matched: list[Tensor] = []
         log_sums: list[Tensor] = []
         # Crop by crop, so that the passes over a crop find it in the cache.
         for v, logits in enumerate(gradient):
             minus_target, weight = of_others, len(Q)
             if v in assign:
-                minus_target, weight = of_others + Q[assign.index(v)], len(Q) - 1
+                code, weight = Q[assign.index(v)], len(Q) - 1
+                minus_target = torch.addcmul(of_others, code, step)
             scores = by_crop[v].to(logits.dtype)
             torch.div(scores, temperature, out=logits)
             matched.append(torch.dot(minus_target.view(-1), logits.view(-1)))
             # In place: the logits' buffer becomes softmax, then gradient.
             P = torch.softmax(logits, dim=1, out=logits)
             log_sums.append(weight * _log_sum_exp(scores, temperature, P).sum())
-            torch.add(minus_target, P, alpha=weight, out=P).mul_(step)
-        loss = torch.stack(log_sums).sum() + torch.stack(matched).sum()
+            torch.addcmul(minus_target, P, step, value=weight, out=P)
+        loss = torch.stack(log_sums).sum() * scale
+        loss += torch.stack(matched).sum() * temperature
         ctx.save_for_backward(gradient)
         ctx.shape, ctx.dtype = S.shape, S.dtype
-        return loss * scale
+        return loss
 
     @staticmethod
     @once_differentiable
