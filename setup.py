@@ -76,7 +76,7 @@ setup(
             "pytest>=8",
             "pytest-timeout",
             "ruff==0.17.5",
-            "pyright==1.1.414",
+            "pyright[nodejs]==1.1.414",
             "pre-commit",
             "POT",
             "setuptools>=77",
