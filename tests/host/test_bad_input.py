@@ -182,7 +182,7 @@ def test_memory_counts_all_heads_and_all_processes(compose, monkeypatch):
 @pytest.mark.parametrize(
     ("old", "new", "word"),
     [
-        ("num_epochs: 12", "num_epoch: 12", "OPTIMIZER.num_epochs"),
+        ("num_epochs: 20", "num_epoch: 20", "OPTIMIZER.num_epochs"),
         ("size_crops:", "size_crop:", "size_crops"),
         ("use_bn:", "use_bnn:", "use_bn"),
         ("    swav:\n", "    sawv:\n", "swav"),
