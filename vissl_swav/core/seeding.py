@@ -1,0 +1,122 @@
+"""First centroids of k-means, drawn from the rows of all processes.
+
+Every row has an id; its random number is a hash of (seed, draw, id). So a draw is the
+same for any sharding of the same rows. Only K keys and K rows of a process cross.
+
+`N` rows, `D` dimension, `K` centroids.
+
+`random_rows`: K rows, uniformly without replacement (the paper's code).
+`plus_plus`: rows far from those chosen before are likelier. Each row is drawn with
+probability proportional to 1 - its cosine to the nearest chosen row (half its squared
+distance: k-means++, Arthur and Vassilvitskii 2007), in rounds of 1, 1, 2, 4, ... rows,
+each round without replacement, so that there are log2 K passes over the rows instead of
+K (as k-means||, Bahmani et al. 2012, without its oversampling).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vissl_swav.core.collective import LOCAL, Collective
+from vissl_swav.core.nearest_centroid import Nearest, TorchNearest
+
+_GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed number.
+_MIX_1, _MIX_2 = -4658895280553007687, -7723592293110705685
+
+
+def random_rows(
+    features: Tensor,
+    num_centroids: int,
+    *,
+    seed: int,
+    row_ids: Tensor,
+    nearest: Nearest | None = None,
+    collective: Collective = LOCAL,
+) -> Tensor:
+    """K different rows: (N_local, D) -> (K, D), the same on every process.
+
+    Args:
+        features: this process's rows.
+        num_centroids: K, at most the rows of all processes.
+        seed: the same on every process.
+        row_ids: (N_local,) int64, different for different rows of all processes.
+        nearest: not used.
+        collective: the processes.
+    """
+    keys = hashed_uniform(row_ids, seed=seed, draw=0)
+    return _rows_with_smallest(keys, features, num_centroids, collective)
+
+
+def plus_plus(
+    features: Tensor,
+    num_centroids: int,
+    *,
+    seed: int,
+    row_ids: Tensor,
+    nearest: Nearest | None = None,
+    collective: Collective = LOCAL,
+) -> Tensor:
+    """k-means++ in rounds: (N_local, D) -> (K, D), the same on every process.
+
+    Args:
+        features: this process's rows, of unit length.
+        num_centroids: K, at most the rows of all processes.
+        seed: the same on every process.
+        row_ids: (N_local,) int64, different for different rows of all processes.
+        nearest: finds the nearest chosen row.
+        collective: the processes.
+    """
+    nearest = nearest or TorchNearest()
+    exact = features.dtype == torch.float64
+    dtype = torch.float64 if exact else torch.float32
+    chosen = random_rows(
+        features, 1, seed=seed, row_ids=row_ids, collective=collective
+    ).to(dtype)
+    largest = nearest(features, chosen)[1].double()
+    draw = 0
+    while chosen.shape[0] < num_centroids:
+        draw += 1
+        size = min(chosen.shape[0], num_centroids - chosen.shape[0])
+        # An exponential race: the first arrivals are a draw by weight.
+        times = -hashed_uniform(row_ids, seed=seed, draw=draw).log()
+        # Rows within rounding of a chosen one are not drawn while there are others.
+        weights = (1 - largest).clamp_min(1e-6) * (1 - largest > 1e-6) + 1e-300
+        new = _rows_with_smallest(times / weights, features, size, collective).to(dtype)
+        largest = torch.maximum(largest, nearest(features, new)[1].double())
+        chosen = torch.cat([chosen, new])
+    return chosen
+
+
+Seeding = Callable[..., Tensor]
+SEEDINGS: dict[str, Seeding] = {"random": random_rows, "k-means++": plus_plus}
+
+
+def hashed_uniform(row_ids: Tensor, *, seed: int, draw: int) -> Tensor:
+    """Numbers in (0, 1), float64, a hash of (seed, draw, id): (N,) -> (N,)."""
+    start = _mix(torch.tensor([draw + 1]) * _GOLDEN + seed)
+    bits = _mix(row_ids.long() * _GOLDEN + start.to(row_ids.device))
+    return ((bits >> 11 & (1 << 53) - 1).double() + 0.5) / float(1 << 53)
+
+
+def _mix(bits: Tensor) -> Tensor:
+    """A bijection of 64-bit words that scatters neighbours (splitmix64's finaliser)."""
+    bits = (bits ^ (bits >> 30 & (1 << 34) - 1)) * _MIX_1
+    bits = (bits ^ (bits >> 27 & (1 << 37) - 1)) * _MIX_2
+    return bits ^ (bits >> 31 & (1 << 33) - 1)
+
+
+def _rows_with_smallest(
+    keys: Tensor, features: Tensor, count: int, collective: Collective
+) -> Tensor:
+    """The rows of all processes with the `count` smallest keys, by key: (count, D)."""
+    num_mine = min(count, keys.shape[0])
+    padded = keys.new_full((count,), float("inf"))
+    smallest, places = keys.topk(num_mine, largest=False)
+    padded[:num_mine] = smallest
+    of_all = collective.all_gather(padded).flatten()
+    winners = of_all.sort(stable=True).indices[:count]
+    mine = winners // count == collective.rank
+    rows = features.new_zeros(count, features.shape[1])
+    rows[mine] = features[places[winners[mine] % count]]
+    return collective.all_reduce_sum(rows)
