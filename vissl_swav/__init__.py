@@ -11,6 +11,12 @@ TYPE_CHECKING = False
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "balanced_labels": "vissl_swav.core.balanced_labels",
+    "spherical_kmeans": "vissl_swav.core.kmeans",
+    "cluster_prediction_loss": "vissl_swav.core.cluster_prediction",
+    "MemoryBank": "vissl_swav.core.memory_bank",
+    "SeLaV2": "vissl_swav.core.sela_v2",
+    "DeepClusterV2": "vissl_swav.core.deepcluster_v2",
     "CropLayout": "vissl_swav.core.crops",
     "FeatureQueue": "vissl_swav.core.feature_queue",
     "LOCAL": "vissl_swav.core.collective",
@@ -28,12 +34,20 @@ __all__ = ["__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
     from vissl_swav.backends.torch_collective import collective as collective
+    from vissl_swav.core.balanced_labels import balanced_labels as balanced_labels
+    from vissl_swav.core.cluster_prediction import (
+        cluster_prediction_loss as cluster_prediction_loss,
+    )
     from vissl_swav.core.collective import LOCAL as LOCAL
     from vissl_swav.core.collective import Collective as Collective
     from vissl_swav.core.crops import CropLayout as CropLayout
+    from vissl_swav.core.deepcluster_v2 import DeepClusterV2 as DeepClusterV2
     from vissl_swav.core.feature_queue import FeatureQueue as FeatureQueue
+    from vissl_swav.core.kmeans import spherical_kmeans as spherical_kmeans
+    from vissl_swav.core.memory_bank import MemoryBank as MemoryBank
     from vissl_swav.core.prototypes import Prototypes as Prototypes
     from vissl_swav.core.prototypes import normalize_rows_ as normalize_rows_
+    from vissl_swav.core.sela_v2 import SeLaV2 as SeLaV2
     from vissl_swav.core.sinkhorn import sinkhorn as sinkhorn
     from vissl_swav.core.swapped_prediction import (
         swapped_prediction_loss as swapped_prediction_loss,

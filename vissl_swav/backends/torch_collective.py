@@ -42,6 +42,13 @@ class TorchCollective:
         dist.all_reduce(total, group=self._group)
         return total
 
+    @torch.no_grad()
+    def all_reduce_max(self, tensor: Tensor) -> Tensor:
+        """The largest over the group, element by element, on every process."""
+        largest = tensor.detach().clone()
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self._group)
+        return largest
+
 
 def collective(group: dist.ProcessGroup | None = None) -> Collective:
     """The collective of this process: torch's where a group of several exists.

@@ -32,6 +32,10 @@ class Collective(Protocol):
         """Sums `tensor` over the processes, element by element: (...) -> (...)."""
         ...
 
+    def all_reduce_max(self, tensor: Tensor) -> Tensor:
+        """The largest over the processes, element by element: (...) -> (...)."""
+        ...
+
 
 class LocalCollective:
     """One process: gathering adds an axis of length 1, summing changes nothing."""
@@ -51,6 +55,10 @@ class LocalCollective:
         return tensor.detach().clone().unsqueeze(0)
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        """A copy of `tensor`."""
+        return tensor.detach().clone()
+
+    def all_reduce_max(self, tensor: Tensor) -> Tensor:
         """A copy of `tensor`."""
         return tensor.detach().clone()
 

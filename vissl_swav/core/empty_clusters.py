@@ -55,8 +55,8 @@ def refuse(centroids: Tensor, counts: Tensor, seed: int) -> Tensor:
     num_empty = int((counts == 0).sum())
     if num_empty:
         raise ValueError(
-            f"{num_empty} of {counts.numel()} clusters are empty after an update; ask "
-            'for fewer clusters, or for empty_clusters="split".'
+            f"{num_empty} of {counts.numel()} clusters are empty; ask for fewer "
+            'clusters, or for empty_clusters="split".'
         )
     return centroids
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from vissl_swav.core.collective import LOCAL, Collective
-from vissl_swav.core.empty_clusters import EMPTY_RULES, EmptyRule
+from vissl_swav.core.empty_clusters import EMPTY_RULES, EmptyRule, refuse
 from vissl_swav.core.kmeans_inputs import agree, check_settings
 from vissl_swav.core.nearest_centroid import Nearest, TorchNearest
 from vissl_swav.core.seeding import SEEDINGS
@@ -129,21 +129,23 @@ def spherical_kmeans_of_heads(
     if row_ids is None:
         row_ids = torch.arange(features[0].shape[0], device=features[0].device)
         row_ids = row_ids + first_id
+    row_ids = row_ids.to(features[0].device)
     heads: list[_Clustering] = []
     for index, (Z, K) in enumerate(zip(features, num_clusters, strict=True)):
         dtype = torch.float64 if Z.dtype == torch.float64 else torch.float32
         if initial_centroids is not None:
-            C = initial_centroids[index].to(dtype).clone()
+            start = initial_centroids[index]
         else:
-            C = SEEDINGS[seeding](
+            start = SEEDINGS[seeding](
                 Z,
                 K,
                 seed=seed + index,
                 row_ids=row_ids,
                 nearest=nearest,
                 collective=collective,
-            ).to(dtype)
-        heads.append(_Clustering(Z, torch.nn.functional.normalize(C, dim=1), nearest))
+            )
+        C = torch.nn.functional.normalize(start.to(dtype), dim=1)
+        heads.append(_Clustering(Z, C, nearest))
     for iteration in range(num_iterations + 1):
         summed = collective.all_reduce_sum(torch.cat([h.assign() for h in heads]))
         widths = [head.width for head in heads]
@@ -155,6 +157,9 @@ def spherical_kmeans_of_heads(
         for index, head in enumerate(heads):
             draw = seed + (iteration + 1) * len(heads) + index
             head.update(EMPTY_RULES[empty_clusters], draw)
+    if empty_clusters == "error":
+        for head in heads:
+            head.refuse_empty()
     return [head.result() for head in heads]
 
 
@@ -186,6 +191,7 @@ class _Clustering:
     def take(self, summed: Tensor) -> None:
         """What all processes found, in the form of `assign`."""
         K, D = self._centroids.shape
+        summed = summed.to(self._centroids.dtype)  # Another head's may be wider.
         sums, counts, total = torch.split(summed, [K * D, K, 1])
         self._sums, self._counts = sums.view(K, D), counts.round().long()
         self._objective.append(-float(total) / int(self._counts.sum()))
@@ -196,6 +202,10 @@ class _Clustering:
         moved = self._sums / lengths.clamp_min(torch.finfo(lengths.dtype).tiny)
         self._centroids = torch.where(lengths > 0, moved, self._centroids)
         self._centroids = empty_rule(self._centroids, self._counts, seed)
+
+    def refuse_empty(self) -> None:
+        """The rule "error", for the last assignment, which no update follows."""
+        refuse(self._centroids, self._counts, 0)
 
     def result(self) -> KMeansResult:
         objective = torch.tensor(self._objective, dtype=torch.float64)

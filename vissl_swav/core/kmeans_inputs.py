@@ -9,6 +9,10 @@ from vissl_swav.core.collective import Collective
 from vissl_swav.core.empty_clusters import EMPTY_RULES
 from vissl_swav.core.seeding import SEEDINGS
 
+_DTYPES: tuple[torch.dtype, ...] = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_FACTS_OF_HEAD = 8
+_NO_CENTROIDS = (-2, -2, 0)
+
 
 def agree(
     features: Sequence[Tensor],
@@ -27,22 +31,27 @@ def agree(
             f"got {len(features)} feature tensors for {len(num_clusters)} numbers of "
             "clusters; wanted one of each a clustering."
         )
+    if initial_centroids is not None and len(initial_centroids) != len(features):
+        raise ValueError(
+            f"got {len(initial_centroids)} initial centroids for {len(features)} "
+            "clusterings; wanted one (K, D) of each, or None."
+        )
     device = generator.device if generator is not None else torch.device("cpu")
     seed = torch.randint(1 << 62, (1,), generator=generator, device=device)
     facts = [int(seed), features[0].shape[0] if features[0].ndim else 0]
     for index, (Z, K) in enumerate(zip(features, num_clusters, strict=True)):
-        is_matrix = Z.ndim == 2 and Z.is_floating_point()
+        is_matrix = Z.ndim == 2 and Z.dtype in _DTYPES
         C = None if initial_centroids is None else initial_centroids[index]
         facts += [
             Z.shape[1] if is_matrix else -1,
             Z.shape[0] if is_matrix else -1,
             K,
-            0 if C is None else C.shape[0] if C.ndim == 2 else -1,
-            0 if C is None else C.shape[-1] if C.ndim == 2 else -1,
-            int(bool(torch.isfinite(Z).all()) and (C is None or _is_finite(C))),
+            _DTYPES.index(Z.dtype) if is_matrix else -1,
+            *(_NO_CENTROIDS if C is None else _centroid_facts(C)),
+            int(_is_finite(Z) and (C is None or _is_finite(C))),
         ]
     facts.append(-1 if row_ids is None else row_ids.numel())
-    mine = torch.tensor(facts, device=features[0].device)
+    mine = torch.tensor(facts, dtype=torch.int64, device=features[0].device)
     told: list[list[int]] = collective.all_gather(mine).tolist()  # pyright: ignore
     for problem in _problems(told):
         raise ValueError(problem)
@@ -54,11 +63,13 @@ def _problems(told: list[list[int]]) -> list[str]:
     found: list[str] = []
     rows = [facts[1] for facts in told]
     ids = [facts[-1] for facts in told]
-    for head in range((len(told[0]) - 3) // 6):
-        D, N, K, K0, D0, finite = zip(
-            *(facts[2 + 6 * head : 8 + 6 * head] for facts in told), strict=True
+    num_heads = (len(told[0]) - 3) // _FACTS_OF_HEAD
+    for head in range(num_heads):
+        of_head = slice(2 + _FACTS_OF_HEAD * head, 2 + _FACTS_OF_HEAD * (head + 1))
+        D, N, K, dtypes, K0, D0, bits, finite = zip(
+            *(facts[of_head] for facts in told), strict=True
         )
-        here = f" (clustering {head})" if len(told[0]) > 9 else ""
+        here = f" (clustering {head})" if num_heads > 1 else ""
         if min(D) < 1 or len(set(D)) > 1:
             found.append(
                 f"features{here} have {_by_rank(D)} columns (-1: not a floating-point "
@@ -68,6 +79,9 @@ def _problems(told: list[list[int]]) -> list[str]:
             found.append(
                 f"num_clusters{here} is {_by_rank(K)}; wanted one number >= 1."
             )
+        elif len(set(dtypes)) > 1:
+            names = [repr(_DTYPES[number]) for number in dtypes]
+            found.append(f"features{here} are {names} by rank; wanted one type.")
         elif min(N) < 1:
             found.append(
                 f"features{here} have {_by_rank(N)} rows; every process needs at least "
@@ -86,10 +100,15 @@ def _problems(told: list[list[int]]) -> list[str]:
                 f"features or initial centroids{here} of rank(s) {bad} hold NaN or "
                 "infinity; look for the step that made them."
             )
-        elif any(K0) and (set(K0) != {K[0]} or set(D0) != {D[0]}):
+        elif set(zip(K0, D0, strict=True)) not in ({(K[0], D[0])}, {(-2, -2)}):
             found.append(
                 f"initial_centroids{here} have {_by_rank(K0)} rows and {_by_rank(D0)} "
-                f"columns; wanted ({K[0]}, {D[0]})."
+                f"columns (-1: not a matrix, -2: none given); wanted ({K[0]}, {D[0]})."
+            )
+        elif len(set(bits)) > 1:
+            found.append(
+                f"initial_centroids{here} differ between processes; give all the same, "
+                "those of rank 0 for instance."
             )
     if len({n < 0 for n in ids}) > 1 or (ids[0] >= 0 and ids != rows):
         found.append(
@@ -105,8 +124,22 @@ def _by_rank(values: Sequence[int]) -> str:
     return str(values[0]) if same else f"{list(values)} by rank"
 
 
+def _centroid_facts(centroids: Tensor) -> tuple[int, int, int]:
+    """Rows, columns and a checksum that tells unequal values from equal ones."""
+    if centroids.ndim != 2:
+        return -1, -1, 0
+    num_rows, num_columns = centroids.shape
+    bits = centroids.detach().double().contiguous().view(torch.int64)
+    places = torch.arange(1, bits.numel() + 1, device=bits.device)
+    return num_rows, num_columns, int((bits.flatten() * places).sum().item())
+
+
 def _is_finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
+    """Whether all values are finite; a NaN or infinity is the least or the largest."""
+    if tensor.numel() == 0:
+        return True
+    ends = torch.stack(torch.aminmax(tensor.detach()))
+    return bool(torch.isfinite(ends).all())
 
 
 def check_settings(

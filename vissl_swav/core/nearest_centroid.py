@@ -22,8 +22,9 @@ class TorchNearest:
     """By chunks of the score matrix, which never stands in memory as a whole.
 
     Args:
-        max_bytes: bound of the temporary scores, in bytes; one row at least is scored
-            at a time. 128 MiB keeps a CPU busy; a GPU gains by more.
+        max_bytes: bound of the temporary scores, and of the rows converted for them, in
+            bytes; one row at least is scored at a time. 128 MiB keeps a CPU busy; a
+            GPU gains by more.
     """
 
     def __init__(self, max_bytes: int = 128 * 2**20):
@@ -35,7 +36,10 @@ class TorchNearest:
     def __call__(self, features: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
         """See `Nearest`. Features of another dtype are converted chunk by chunk."""
         num_rows, num_centroids = features.shape[0], centroids.shape[0]
-        size = rows_per_chunk(num_centroids, centroids.element_size(), self.max_bytes)
+        width = num_centroids
+        if features.dtype != centroids.dtype:
+            width += features.shape[1]
+        size = rows_per_chunk(width, centroids.element_size(), self.max_bytes)
         indices = torch.empty(num_rows, dtype=torch.long, device=features.device)
         similarities = centroids.new_empty(num_rows)
         scores = centroids.new_empty(min(size, num_rows), num_centroids)
@@ -46,6 +50,7 @@ class TorchNearest:
             end = start + rows.shape[0]
             best = (similarities[start:end], indices[start:end])
             torch.max(S, dim=1, out=best)
+            del rows  # Else two chunks of converted rows stand side by side.
         return indices, similarities
 
 

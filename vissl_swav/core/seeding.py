@@ -45,7 +45,7 @@ def random_rows(
         collective: the processes.
     """
     keys = hashed_uniform(row_ids, seed=seed, draw=0)
-    return _rows_with_smallest(keys, features, num_centroids, collective)
+    return _rows_with_smallest(keys, features, num_centroids, collective)[0]
 
 
 def plus_plus(
@@ -70,21 +70,23 @@ def plus_plus(
     nearest = nearest or TorchNearest()
     exact = features.dtype == torch.float64
     dtype = torch.float64 if exact else torch.float32
-    chosen = random_rows(
-        features, 1, seed=seed, row_ids=row_ids, collective=collective
-    ).to(dtype)
-    largest = nearest(features, chosen)[1].double()
+    chosen = features.new_empty(0, features.shape[1], dtype=dtype)
+    largest = row_ids.new_full(row_ids.shape, -1, dtype=torch.float64)
+    taken = torch.zeros_like(row_ids, dtype=torch.bool)
     draw = 0
     while chosen.shape[0] < num_centroids:
-        draw += 1
-        size = min(chosen.shape[0], num_centroids - chosen.shape[0])
+        size = min(max(chosen.shape[0], 1), num_centroids - chosen.shape[0])
         # An exponential race: the first arrivals are a draw by weight.
         times = -hashed_uniform(row_ids, seed=seed, draw=draw).log()
         # Rows within rounding of a chosen one are not drawn while there are others.
         weights = (1 - largest).clamp_min(1e-6) * (1 - largest > 1e-6) + 1e-300
-        new = _rows_with_smallest(times / weights, features, size, collective).to(dtype)
+        keys = (times / weights).masked_fill(taken, float("inf"))
+        new, places = _rows_with_smallest(keys, features, size, collective)
+        new = new.to(dtype)
+        taken[places] = True
         largest = torch.maximum(largest, nearest(features, new)[1].double())
         chosen = torch.cat([chosen, new])
+        draw += 1
     return chosen
 
 
@@ -96,7 +98,8 @@ def hashed_uniform(row_ids: Tensor, *, seed: int, draw: int) -> Tensor:
     """Numbers in (0, 1), float64, a hash of (seed, draw, id): (N,) -> (N,)."""
     start = _mix(torch.tensor([draw + 1]) * _GOLDEN + seed)
     bits = _mix(row_ids.long() * _GOLDEN + start.to(row_ids.device))
-    return ((bits >> 11 & (1 << 53) - 1).double() + 0.5) / float(1 << 53)
+    # 52 bits: with 53 the half would be rounded, the largest number to 1.
+    return ((bits >> 12 & (1 << 52) - 1).double() + 0.5) / float(1 << 52)
 
 
 def _mix(bits: Tensor) -> Tensor:
@@ -108,8 +111,12 @@ def _mix(bits: Tensor) -> Tensor:
 
 def _rows_with_smallest(
     keys: Tensor, features: Tensor, count: int, collective: Collective
-) -> Tensor:
-    """The rows of all processes with the `count` smallest keys, by key: (count, D)."""
+) -> tuple[Tensor, Tensor]:
+    """The rows of all processes with the `count` smallest keys.
+
+    Returns:
+        (count, D) the rows, by key; and which of this process's rows are among them.
+    """
     num_mine = min(count, keys.shape[0])
     padded = keys.new_full((count,), float("inf"))
     smallest, places = keys.topk(num_mine, largest=False)
@@ -118,5 +125,6 @@ def _rows_with_smallest(
     winners = of_all.sort(stable=True).indices[:count]
     mine = winners // count == collective.rank
     rows = features.new_zeros(count, features.shape[1])
-    rows[mine] = features[places[winners[mine] % count]]
-    return collective.all_reduce_sum(rows)
+    my_places = places[winners[mine] % count]
+    rows[mine] = features[my_places]
+    return collective.all_reduce_sum(rows), my_places
