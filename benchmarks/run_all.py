@@ -41,6 +41,14 @@ def steps(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
                 *(size if args.quick else []),
             ],
         )
+    kmeans = [PYTHON, "benchmarks/kmeans.py", f"--device={args.device}"]
+    if args.quick:
+        size = ["--rows=2000", "--dim=16", "--clusters=50", "--rounds=1"]
+        yield "Spherical k-means", [*kmeans, *size]
+    else:
+        yield "Spherical k-means", kmeans
+        larger = ["--rows=1000000", "--rounds=1", "--iterations=2"]
+        yield "Spherical k-means, 1 M rows", [*kmeans, *larger]
     short = ["--epochs=1", "--images=128"] if args.quick else []
     for amp in ("float16", "bfloat16", None) if cuda else (None,):
         yield (

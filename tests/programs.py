@@ -4,6 +4,7 @@ import torch
 
 from vissl_swav.backends.torch_collective import TorchCollective, collective
 from vissl_swav.core.feature_queue import FeatureQueue
+from vissl_swav.core.kmeans import spherical_kmeans, spherical_kmeans_of_heads
 from vissl_swav.core.sinkhorn import sinkhorn
 from vissl_swav.core.swapped_prediction import swapped_prediction_loss
 
@@ -63,3 +64,30 @@ def uneven_gather(rank, world_size):
     gathered, total = backend.all_gather(tensor), backend.all_reduce_sum(tensor)
     assert torch.equal(tensor, torch.full((2,), float(rank + 1)))
     return gathered, total
+
+
+def kmeans_cases(rank, world_size, cases):
+    """`{name: clustering of this shard, or the error's text}`, and collectives used.
+
+    A case names `features`, one a rank, and settings; `heads` is for several at once.
+    `row_ids` and `initial_centroids` are lists by rank too, None where not given.
+    """
+    results = {}
+    for name, case in cases.items():
+        settings = dict(case)
+        for by_rank in ("row_ids", "initial_centroids"):
+            if by_rank in settings:
+                settings[by_rank] = settings[by_rank][rank]
+        features, counting = settings.pop("features")[rank], Counting()
+        several = settings.pop("heads", False)
+        algorithm = spherical_kmeans_of_heads if several else spherical_kmeans
+        # Every process its own seed: rank 0's must count.
+        generator = torch.Generator().manual_seed(7 + 100 * rank)
+        try:
+            result = algorithm(
+                features, generator=generator, collective=counting, **settings
+            )
+        except ValueError as error:
+            result = str(error)
+        results[name] = (result, counting.calls)
+    return results

@@ -1,5 +1,6 @@
 """Oracles: float64, explicit loops, the equation number; nothing shared with `core`."""
 
+import heapq
 import math
 
 import numpy as np
@@ -45,3 +46,83 @@ def swav_loss(scores, num_crops, crops_for_assign, temperature, codes):
                 of_crop -= sum(q * p for q, p in zip(code[b], log_p, strict=True))
         total += of_crop / (num_samples * (num_crops - 1))
     return total / len(crops_for_assign)
+
+
+def spherical_kmeans(features, centroids, num_iterations):
+    """Eq. 11 by loops; an empty cluster keeps its centroid.
+
+    Returns centroids (K, D), labels (N,), the objective before and after each update.
+    """
+    Z = [[float(value) for value in row] for row in features]
+    C = [[float(value) for value in row] for row in centroids]
+    objective = []
+    for iteration in range(num_iterations + 1):
+        labels, total = [], 0.0
+        for row in Z:
+            cosines = [sum(a * b for a, b in zip(row, c, strict=True)) for c in C]
+            best = max(range(len(C)), key=cosines.__getitem__)
+            labels.append(best)
+            total += cosines[best]
+        objective.append(-total / len(Z))
+        if iteration == num_iterations:
+            break
+        for k in range(len(C)):
+            members = [row for row, label in zip(Z, labels, strict=True) if label == k]
+            sums = [sum(column) for column in zip(*members, strict=True)]
+            length = math.sqrt(sum(value * value for value in sums))
+            if length > 0:
+                C[k] = [value / length for value in sums]
+    return np.array(C), np.array(labels), np.array(objective)
+
+
+def parts_of_a_split(counts, num_parts):
+    """One part more, `num_parts` times, for the cluster whose parts are the largest."""
+    heap = [(-n, k) for k, n in enumerate(counts)]
+    parts = [1] * len(counts)
+    for _ in range(num_parts):
+        heapq.heapify(heap)
+        _, k = heapq.heappop(heap)
+        parts[k] += 1
+        heap.append((-counts[k] / parts[k], k))
+    return parts
+
+
+def cluster_prediction(heads, labels, weights, num_crops, temperature):
+    """Eq. 8 over heads, crops and labelled samples: the loss and its gradients.
+
+    `heads[h]` (V * B, K_h) crop-major; `labels`, `weights` (H, B, L), weight 0 for no
+    label. The gradient of -sum_l w_l log p[y_l] in s_k is (sum w p_k - w_k) / tau.
+    """
+    loss, gradients = 0.0, []
+    for S, y, w in zip(heads, labels, weights, strict=True):
+        gradient = np.zeros(np.shape(S))
+        num_samples = len(S) // num_crops
+        labelled = [b for b in range(num_samples) if sum(w[b]) > 0]
+        for v in range(num_crops):
+            for b in labelled:
+                row = v * num_samples + b
+                share = 1 / (len(heads) * num_crops * len(labelled))
+                log_p = log_softmax(S[row], temperature)
+                for label, weight in zip(y[b], w[b], strict=True):
+                    loss -= share * weight * log_p[label]
+                    for k, value in enumerate(log_p):
+                        gradient[row, k] += share * weight * math.exp(value)
+                    gradient[row, label] -= share * weight
+        gradients.append(gradient / temperature)
+    return loss, gradients
+
+
+def balanced_partition(scores, epsilon, tolerance=1e-13, max_iterations=200_000):
+    """Eq. 12 to convergence on the whole matrix: Q (N, K) with both marginals.
+
+    Rows sum to 1, columns to N / K up to `tolerance`, relatively.
+    """
+    logs = np.asarray(scores, dtype=np.float64) / epsilon
+    num_samples, num_prototypes = logs.shape
+    share = num_samples / num_prototypes
+    for _ in range(max_iterations):
+        logs = logs - np.logaddexp.reduce(logs, axis=0, keepdims=True) + math.log(share)
+        logs = logs - np.logaddexp.reduce(logs, axis=1, keepdims=True)
+        if abs(np.exp(logs).sum(axis=0) / share - 1).max() <= tolerance:
+            return np.exp(logs)
+    raise AssertionError(f"no convergence in {max_iterations} iterations")

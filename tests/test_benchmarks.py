@@ -13,7 +13,10 @@ def test_every_benchmark_runs_at_toy_size(host, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     report = (tmp_path / "report.md").read_text()
     assert "0 steps failed" in done.stdout
-    for word in ("vissl_swav", "SwAVCriterion", "score matrices", "k-NN (k=20)"):
+    for word in (
+        *("vissl_swav", "SwAVCriterion", "score matrices", "k-NN (k=20)"),
+        *("cluster_memory", "Its update step alone", "GB above the bank"),
+    ):
         assert word in report
 
 

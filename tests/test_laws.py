@@ -56,7 +56,7 @@ def test_imports(path):
             assert not module.startswith("torch.distributed"), module
         if root in HOST_NAMES:
             assert part in MAY_NAME_HOST, f"{path} names the host: {module}"
-        if module.startswith("torch.distributed") or root == "faiss":
+        if module.startswith("torch.distributed") or root in {"faiss", "flash_kmeans"}:
             assert part in {"backends", "compat"}, f"{path}: {module}"
         if root == "vissl_swav" and rest and (PACKAGE / rest[0]).is_dir():
             allowed = LEFT_OF.get(part)
@@ -67,7 +67,8 @@ def test_imports(path):
 def test_core_and_the_package_import_without_the_host():
     program = (
         "import sys\n"
-        "for name in ('vissl', 'classy_vision', 'hydra', 'faiss', 'cv2'):\n"
+        "for name in ('vissl', 'classy_vision', 'hydra', 'faiss', "
+        "'flash_kmeans', 'cv2'):\n"
         "    sys.modules[name] = None\n"
         "import vissl_swav\n"
         "assert 'torch' not in sys.modules, 'the bare package must stay light'\n"

@@ -101,7 +101,8 @@ def test_the_hosts_command_line_trains_our_loss_on_two_processes(images, tmp_pat
     state = torch.load(
         tmp_path / "checkpoint.torch", weights_only=False, map_location="cpu"
     )["loss"]
-    queues = state["_extra_state"]["features"]
+    second = state["_extra_state"]["other_ranks"][0]["features"]
+    queues = torch.stack([state["swav.queue.features"], second])
     assert queues.shape == (2, 2, 16, 8)
     assert not torch.equal(queues[0], queues[1])
     torch.testing.assert_close(queues.norm(dim=-1), torch.ones(2, 2, 16))

@@ -49,7 +49,7 @@ def test_a_folder_given_by_path_holds_its_labels(compose, images):
         ("++config.LOSS.swav.temperture=0.1", ["did you mean temperature", "command"]),
         ("config.LOSS.swav.temperature=warm", ["'warm'", "int or float"]),
         ("config.LOSS.swav.temperature=0", ["wanted > 0"]),
-        ("config.LOSS.swav.num_iterations=0", ["num_iterations 0"]),
+        ("config.LOSS.swav.num_iterations=0", ["num_iterations is 0"]),
         ("config.LOSS.swav.crops_for_assign=[0,3]", ["each in 0..2"]),
         ("config.LOSS.swav.queue_length=5", ["less than one global batch of 16"]),
         ("config.LOSS.swav.num_crops=7", ["the rest of the config says 3"]),
@@ -83,3 +83,48 @@ def test_the_schedule_counts_in_steps(compose):
     assert (plan.queue_start(10), plan.freeze_steps(10)) == (0, 7)
     plan = settings.schedule(compose("config.LOSS.swav.trainable_prototypes=false"))
     assert plan.freeze_steps(10) == float("inf")
+
+
+@pytest.mark.parametrize("name", ["deepcluster_v2", "sela_v2"])
+def test_the_clustering_losses_take_the_same_run(compose, name):
+    """Over a run of swav, the name alone: the rest is inferred, and shown."""
+    settings = compose(f"config.LOSS.name={name}").LOSS[name]
+    assert settings.num_crops == 3 and settings.num_prototypes == [12]
+    assert settings.embedding_dim == 8 and settings.crops_for_assign == [0, 1]
+    assert settings.temperature == 0.1 and settings.assign_every_epochs == 1
+
+
+def test_one_crop_is_enough_for_a_clustering_loss(compose):
+    one = (
+        "config.DATA.TRAIN.TRANSFORMS=[{name:MultiCrop,size_crops:[24],num_crops:[1],"
+        "crop_scales:[[0.3,1.0]]}]"
+    )
+    config = compose("config.LOSS.name=sela_v2", one)
+    assert config.LOSS.sela_v2.crops_for_assign == [0]
+    with pytest.raises(StartError, match="num_crops 1; wanted >= 2"):
+        compose(one)
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "words"),
+    [
+        ("deepcluster_v2", "tolerence=0.1", ["did you mean tolerance"]),
+        ("deepcluster_v2", "epsilon=0.05", ["is no key of vissl_swav"]),
+        ("deepcluster_v2", "freeze_prototypes_epochs=1", ["is no key of vissl_swav"]),
+        ("deepcluster_v2", "seeding=best", ["'best'", "k-means++", "random"]),
+        ("deepcluster_v2", "empty_clusters=drop", ["'drop'", "split"]),
+        ("deepcluster_v2", "nearest=scann", ["'scann'", "faiss"]),
+        ("deepcluster_v2", "bank_dtype=int8", ["'int8'", "float16"]),
+        ("deepcluster_v2", "num_iterations=0", ["num_iterations is 0"]),
+        ("deepcluster_v2", "assign_every_epochs=0", ["assign_every_epochs is 0"]),
+        ("sela_v2", "num_labels=13", ["num_labels is 13", "prototypes, 12"]),
+        ("sela_v2", "epsilon=0", ["epsilon is 0; wanted > 0"]),
+        ("sela_v2", "max_iterations=0", ["max_iterations 0"]),
+        ("sela_v2", "tolerance=null", ["tolerance is None"]),
+    ],
+)
+def test_what_a_clustering_loss_cannot_have(compose, name, override, words):
+    with pytest.raises(StartError) as caught:
+        compose(f"config.LOSS.name={name}", f"++config.LOSS.{name}.{override}")
+    for word in words:
+        assert word in str(caught.value)

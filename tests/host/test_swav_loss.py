@@ -36,9 +36,19 @@ def test_a_queue_of_another_length_starts_empty_and_says_so(loss, caplog):
     assert int(other.swav.num_steps) == 1
 
 
-def test_every_rank_gets_its_own_queue_back(host):
-    for kept, differs in gloo.run(host_programs.save_and_load, 2):
+def test_every_rank_gets_its_own_queue_back(loss, caplog):
+    """And one rank gets all of it, where the queue is as long in all."""
+    results = gloo.run(host_programs.save_and_load, 2)
+    for kept, differs, _ in results:
         assert kept and differs
+    whole = type(loss).from_config(host_programs.loss_config(queue=16))
+    with caplog.at_level("WARNING"):
+        whole.load_state_dict(dict(results[0][2]))
+    assert "queue of 2 ranks was dealt out to 1" in caplog.text
+    assert int(whole.swav.queue.num_filled) == 8
+    rows = whole.swav.queue.features[0, :8]
+    first = results[0][2]["swav.queue.features"][0, :4]
+    torch.testing.assert_close(rows[::2], first)
 
 
 def test_hard_codes_for_the_first_steps(host):

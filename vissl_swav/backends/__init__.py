@@ -1,1 +1,1 @@
-"""The only files that name torch.distributed or faiss."""
+"""The only files that name torch.distributed, faiss or flash_kmeans."""

@@ -112,7 +112,8 @@ def balanced_labels_of_heads(
 ) -> list[BalancedLabels]:
     """Several heads in step: one gather an iteration, until all are within `tolerance`.
 
-    Arguments as `balanced_labels`, one tensor of each a head.
+    Arguments as `balanced_labels`, one tensor of each a head; the features of all heads
+    have as many rows.
     """
     _check_shapes(features, prototypes)
     widths = [len(C) for C in prototypes]
@@ -254,3 +255,6 @@ def _check_shapes(features: Sequence[Tensor], prototypes: Sequence[Tensor]) -> N
                 f"features have shape {tuple(Z.shape)} and prototypes "
                 f"{tuple(C.shape)}; wanted (N, D) and (K, D)."
             )
+    rows = [Z.shape[0] for Z in features]
+    if len(set(rows)) > 1:
+        raise ValueError(f"features have {rows} rows; wanted the same for every head.")

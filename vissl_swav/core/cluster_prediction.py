@@ -40,9 +40,8 @@ def cluster_prediction_loss(
 
     Args:
         scores: S (V * B, K), or one such tensor per head.
-        labels: (H, B) or (H, B, L) int64; without `weights`, a negative label means
-            none.
-        weights: the shape of `labels`; 0 for no label.
+        labels: (H, B) or (H, B, L) int64; a negative label means none.
+        weights: the shape of `labels`, 0 for no label; all 1 if None (L = 1 only).
         num_crops: V, 1 or more.
         temperature: tau > 0.
         collective: the processes that share the batch.
@@ -58,6 +57,8 @@ def cluster_prediction_loss(
     _check(heads, labels, weights, num_crops, temperature)
     exact = heads[0].dtype == torch.float64
     weights = weights.to(torch.float64 if exact else torch.float32)
+    weights = weights.masked_fill(labels < 0, 0)
+    labels = labels.clamp_min(0)
     # Labelled samples of each head over all processes.
     counts = collective.all_reduce_sum((weights.sum(dim=2) > 0).sum(dim=1))
     losses: list[Tensor] = []
@@ -72,13 +73,19 @@ def cluster_prediction_loss(
 
 
 def _by_label(labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(H, B, L) labels >= 0 and weights."""
+    """(H, B, L) both."""
+    if weights is None:
+        if labels.ndim == 3 and labels.shape[2] > 1:
+            raise ValueError(
+                f"labels have shape {tuple(labels.shape)} and there are no weights; "
+                "several labels of a sample need the weight of each."
+            )
+        weights = torch.ones_like(labels, dtype=torch.float32)
     if labels.ndim == 2:
         labels = labels.unsqueeze(2)
-        weights = None if weights is None else weights.reshape(labels.shape)
-    if weights is None:
-        weights = (labels >= 0).float()
-    return labels.clamp_min(0), weights
+    if weights.ndim == 2:
+        weights = weights.unsqueeze(2)
+    return labels, weights
 
 
 def _check(

@@ -214,11 +214,17 @@ class _Clustering:
 
 def cluster_sums(features: Tensor, assignments: Tensor, centroids: Tensor) -> Tensor:
     """The sum of each cluster's rows: (N, D), (N,) -> (K, D) of C's dtype."""
+    size = features.shape[0]
+    if features.dtype != centroids.dtype:
+        size = min(size, 65536)  # Rows converted at a time.
     sums = torch.zeros_like(centroids)
-    if features.dtype == sums.dtype:
-        return sums.index_add_(0, assignments, features)
-    size = 65536  # Rows converted at a time.
     for start in range(0, features.shape[0], size):
         part = slice(start, start + size)
-        sums.index_add_(0, assignments[part], features[part].to(sums.dtype))
+        rows, labels = features[part].to(sums.dtype), assignments[part]
+        # Bags of sorted rows: 2 to 3 times as fast as index_add_ on a CPU, and no
+        # atomic additions, whose order is by chance, on a GPU.
+        counts = torch.bincount(labels, minlength=sums.shape[0])
+        sums += torch.nn.functional.embedding_bag(
+            labels.argsort(stable=True), rows, counts.cumsum(0) - counts, mode="sum"
+        )
     return sums

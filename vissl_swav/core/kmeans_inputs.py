@@ -9,7 +9,8 @@ from vissl_swav.core.collective import Collective
 from vissl_swav.core.empty_clusters import EMPTY_RULES
 from vissl_swav.core.seeding import SEEDINGS
 
-_DTYPES: tuple[torch.dtype, ...] = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_NAMES = ("float16", "bfloat16", "float32", "float64")
 _FACTS_OF_HEAD = 8
 _NO_CENTROIDS = (-2, -2, 0)
 
@@ -66,9 +67,8 @@ def _problems(told: list[list[int]]) -> list[str]:
     num_heads = (len(told[0]) - 3) // _FACTS_OF_HEAD
     for head in range(num_heads):
         of_head = slice(2 + _FACTS_OF_HEAD * head, 2 + _FACTS_OF_HEAD * (head + 1))
-        D, N, K, dtypes, K0, D0, bits, finite = zip(
-            *(facts[of_head] for facts in told), strict=True
-        )
+        by_rank = [facts[of_head] for facts in told]
+        D, N, K, dtypes, K0, D0, bits, finite = map(list, zip(*by_rank, strict=True))
         here = f" (clustering {head})" if num_heads > 1 else ""
         if min(D) < 1 or len(set(D)) > 1:
             found.append(
@@ -80,14 +80,14 @@ def _problems(told: list[list[int]]) -> list[str]:
                 f"num_clusters{here} is {_by_rank(K)}; wanted one number >= 1."
             )
         elif len(set(dtypes)) > 1:
-            names = [repr(_DTYPES[number]) for number in dtypes]
+            names: list[str] = [_NAMES[number] for number in dtypes]
             found.append(f"features{here} are {names} by rank; wanted one type.")
         elif min(N) < 1:
             found.append(
                 f"features{here} have {_by_rank(N)} rows; every process needs at least "
                 "one. Give the idle ones rows of others, or leave them out."
             )
-        elif tuple(N) != tuple(rows):
+        elif N != rows:
             found.append(f"features{here} have {_by_rank(N)} rows, others {rows}.")
         elif sum(N) < K[0]:
             found.append(

@@ -183,6 +183,12 @@ class MemoryBank(nn.Module):
                 setattr(self, name, own.new_zeros(shape))
         super()._load_from_state_dict(state_dict, prefix, *args)  # pyright: ignore
         images = self.images()
+        if images.numel() and int(images.max()) >= self.num_images:
+            args[-1].append(
+                f"num_images is {self.num_images}, but the state has image "
+                f"{int(images.max())}; load it with the data set that it was made of."
+            )
+            return
         rows = torch.arange(images.numel(), dtype=torch.int32, device=images.device)
         self._row_of.fill_(-1)
         self._row_of[images] = rows

@@ -5,7 +5,7 @@ features that the epoch before has left in the bank; during the epoch the networ
 predicts the labels from all crops. How the labels are found is the method.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,13 +47,13 @@ class Assignment:
     error: float | None = None
 
 
-class OfflineClustering(nn.Module):
+class OfflineClustering(nn.Module, ABC):
     """The cycle; `DeepClusterV2` and `SeLaV2` say how labels are found.
 
     Once: fill the bank by `remember`, over all images. Before an epoch:
-    `assign(prototypes, ...)`. A training step: `loss = method(scores, images)`, then
-    `remember(Z, images)`. All state is in buffers; do not place it inside a module that
-    DDP wraps.
+    `start_epoch(prototypes, ...)`. A training step: `loss = method(scores, images)`,
+    then `remember(Z, images)`. All state is in buffers; do not place it inside a module
+    that DDP wraps.
 
     Args:
         num_images: N, images of the data set.
@@ -68,6 +68,7 @@ class OfflineClustering(nn.Module):
     """
 
     assigned_epoch: Tensor
+    started_epoch: Tensor
 
     def __init__(
         self,
@@ -104,11 +105,13 @@ class OfflineClustering(nn.Module):
         )
         never = torch.full((), _NEVER, dtype=torch.long)
         self.register_buffer("assigned_epoch", never)
+        self.register_buffer("started_epoch", never.clone())
 
     def forward(
         self,
         scores: Sequence[Tensor],
         images: Tensor,
+        valid: Tensor | None = None,
         *,
         collective: Collective = LOCAL,
     ) -> Tensor:
@@ -117,9 +120,12 @@ class OfflineClustering(nn.Module):
         Args:
             scores: S (V * B, K) of each head, crop-major.
             images: (B,) int64, the image of each sample.
+            valid: (B,) bool; a sample that is not counts as one without a label.
             collective: the processes that share the batch.
         """
         labels, weights = self.labels.of(images)
+        if valid is not None:
+            weights = weights * valid.to(weights).unsqueeze(1)
         return cluster_prediction_loss(
             scores,
             labels,
@@ -135,6 +141,43 @@ class OfflineClustering(nn.Module):
         """Stores the features Z (V * B, D) of images (B,) of a training step."""
         rows = self.layout.assignment_rows(features.detach())
         self.bank.write(rows, images, valid)
+
+    def start_epoch(
+        self,
+        prototypes: Sequence[Tensor],
+        *,
+        epoch: int,
+        every: int = 1,
+        seed: int = 0,
+        collective: Collective = LOCAL,
+    ) -> Assignment | None:
+        """Settles the bank; assigns in every `every`-th epoch, and if never before.
+
+        An epoch that has been started before (a run resumed in the middle of it) goes
+        on as it was.
+
+        Args:
+            prototypes: see `assign`.
+            epoch: the epoch about to begin.
+            every: epochs from one assignment to the next.
+            seed: see `assign`.
+            collective: see `assign`.
+
+        Returns:
+            What was found, or None where nothing was assigned.
+
+        Raises:
+            ValueError: `every` is below 1, or what the method's assignment refuses.
+        """
+        if every < 1:
+            raise ValueError(f"every is {every}; wanted a number of epochs >= 1.")
+        if int(self.started_epoch) == epoch:
+            return None
+        self.started_epoch.fill_(epoch)
+        if epoch % every and int(self.assigned_epoch) != _NEVER:
+            self.bank.settle(collective)
+            return None
+        return self.assign(prototypes, epoch=epoch, seed=seed, collective=collective)
 
     def assign(
         self,

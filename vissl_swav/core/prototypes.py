@@ -15,9 +15,13 @@ from torch import Tensor, nn
 def normalize_rows_(weight: Tensor) -> Tensor:
     """Scales every row of `weight` (K, D) to unit length, in place.
 
-    A row of zeros stays as it is.
+    A row of zeros stays as it is, and so does one that has unit length up to rounding:
+    to normalise twice is to normalise once, bit for bit (a resumed run starts with it).
     """
-    return weight.copy_(nn.functional.normalize(weight, dim=1))
+    lengths = weight.square().sum(dim=1, keepdim=True).sqrt()
+    is_unit = (lengths - 1).abs() <= 8 * torch.finfo(weight.dtype).eps
+    scaled = nn.functional.normalize(weight, dim=1)
+    return weight.copy_(torch.where(is_unit, weight, scaled))
 
 
 class Prototypes(nn.Module):

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from vissl_swav.host.errors import StartError
-from vissl_swav.host.settings import LOSS_NAME, SWAV_KEYS, nearest
+from vissl_swav.host.settings import LOSSES, nearest
 
 # Keys of ours that the host's defaults do not know.
 _OURS = {
@@ -29,11 +29,15 @@ _OVERRIDE = re.compile(r"^(?P<mark>\+\+|\+|~)?(?P<key>[^=]+?)(=(?P<value>.*))?$"
 
 
 def admit_our_keys(overrides: Sequence[str]) -> list[str]:
-    """Lets `config.LOSS.swav.KEY=value` and our other keys do without `++`.
+    """Lets `config.LOSS.<ours>.KEY=value` and our other keys do without `++`.
 
     hydra wants the mark on keys that the host's defaults lack.
     """
-    ours = _OURS | {f"config.LOSS.{LOSS_NAME}.{key}" for key in SWAV_KEYS}
+    ours = _OURS | {
+        f"config.LOSS.{loss.name}.{key}"
+        for loss in LOSSES.values()
+        for key in loss.keys
+    }
     admitted: list[str] = []
     for override in overrides:
         match = _OVERRIDE.match(override)
@@ -125,7 +129,7 @@ def _check_loss_sections(
     import vissl.losses  # noqa: F401  # fills the registry
     from classy_vision.losses import LOSS_REGISTRY
 
-    valid = {LOSS_NAME, *LOSS_REGISTRY}
+    valid = {*LOSSES, *LOSS_REGISTRY}
     for key in key_paths(cfg):
         section, _, name = key.rpartition(".")
         if section == "config.LOSS" and key not in known and name not in valid:

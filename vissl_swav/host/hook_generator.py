@@ -14,6 +14,7 @@ from classy_vision.hooks.classy_hook import ClassyHook
 
 from vissl_swav import compat
 from vissl_swav.host import settings
+from vissl_swav.host.clustering_hook import ClusteringHook
 from vissl_swav.host.metrics_hook import MetricsHook
 from vissl_swav.host.prototypes_hook import PrototypesHook
 from vissl_swav.host.queue_hook import QueueHook
@@ -27,7 +28,10 @@ AddLossHooks = Callable[[list[ClassyHook], Any, Any], list[ClassyHook]]
 def hooks_of(cfg: Any) -> list[ClassyHook]:
     """The hooks that this run needs of ours."""
     ours = settings.is_ours(cfg)
-    hooks: list[ClassyHook] = [QueueHook(), PrototypesHook()] if ours else []
+    hooks: list[ClassyHook] = []
+    if ours:
+        state = ClusteringHook() if settings.clusters(cfg) else QueueHook()
+        hooks += [state, PrototypesHook()]
     if ours or os.environ.get(RECORD_STEPS) == "1":
         hooks.append(MetricsHook())
     return hooks

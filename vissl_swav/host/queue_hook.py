@@ -36,8 +36,10 @@ class QueueHook(ClassyHook):
         """Before the host's checkpoint in mid-epoch: every rank's queue goes along."""
         view = TaskView(task)
         if view.wants_checkpoint_now:
-            view.loss.gather_queues()
+            view.loss.gather_shards()
 
     def on_phase_end(self, task: Any) -> None:
         """Before the host's checkpoint at the end of a phase, likewise."""
-        TaskView(task).loss.gather_queues()
+        view = TaskView(task)
+        if view.wants_checkpoint_after_phase:
+            view.loss.gather_shards()

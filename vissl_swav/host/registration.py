@@ -13,23 +13,25 @@ from vissl_swav.compat.import_hook import after_import
 from vissl_swav.compat.startup import is_switched_off
 
 # Host module -> our file that registers something there.
-_REGISTERED = {
-    "classy_vision.losses": "vissl_swav.host.swav_loss",
-    "classy_vision.dataset.transforms": "vissl_swav.host.multi_crop_transform",
-    "vissl.data.collators": "vissl_swav.host.multi_crop_collator",
-    "vissl.models.trunks": "vissl_swav.host.resnet_small",
-}
+_REGISTERED = (
+    ("classy_vision.losses", "vissl_swav.host.swav_loss"),
+    ("classy_vision.losses", "vissl_swav.host.clustering_losses"),
+    ("classy_vision.dataset.transforms", "vissl_swav.host.multi_crop_transform"),
+    ("vissl.data.collators", "vissl_swav.host.multi_crop_collator"),
+    ("vissl.models.trunks", "vissl_swav.host.resnet_small"),
+)
 
 
 def arm() -> None:
     """Makes the host know our parts in this process; idempotent."""
     compat.apply()
-    for host_module, ours in _REGISTERED.items():
+    for host_module, ours in _REGISTERED:
         after_import(host_module, _importer(ours), key=ours)
     for host_module, patch in (
         ("vissl.hooks", _join_hooks),
         ("vissl.utils.hydra_config", _join_inference),
         ("vissl.data.ssl_transforms.ssl_transforms_wrapper", _join_copies),
+        ("vissl.trainer.train_task", _join_build_loss),
     ):
         after_import(host_module, patch)
 
@@ -73,3 +75,21 @@ def _join_copies(wrapper: Any) -> None:
 
     if TRANSFORM_NAME not in wrapper._TRANSFORMS_WITH_COPIES:
         wrapper._TRANSFORMS_WITH_COPIES.append(TRANSFORM_NAME)
+
+
+def _join_build_loss(train_task: Any) -> None:
+    """A loss with a memory bank is told how many training images there are."""
+    from vissl_swav.host import settings
+
+    task_class = train_task.SelfSupervisionTask
+    if hasattr(task_class, "_vissl_swav_joined"):
+        return
+    build = task_class._build_loss
+
+    def build_loss(task: Any) -> Any:
+        if "train" in task.datasets:
+            settings.take_num_images(task.config, len(task.datasets["train"]))
+        return build(task)
+
+    task_class._build_loss = build_loss
+    task_class._vissl_swav_joined = True

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from vissl_swav.host import settings
 
@@ -73,6 +73,48 @@ class TaskView:
         frequency = settings.checkpoint_step_frequency(self._task.config)
         return frequency > 0 and self._task.iteration % frequency == 0
 
+    @property
+    def wants_checkpoint_after_phase(self) -> bool:
+        """Whether the host writes a checkpoint at the end of the phase that ends."""
+        from vissl.utils.checkpoint import is_checkpoint_phase
+
+        task = self._task
+        phase, phases = task.train_phase_idx, task.num_train_phases
+        frequency = settings.checkpoint_phase_frequency(task.config)
+        is_last = phase == phases - 1
+        return self.is_training and (
+            is_last or is_checkpoint_phase(phase, frequency, phase, phases, "phase")
+        )
+
+    @property
+    def model(self) -> nn.Module:
+        """The model as the host runs it, wrapped where there are several ranks."""
+        return self._task.model
+
+    @property
+    def train_loader(self) -> Any:
+        """The host's loader of training batches."""
+        return self._task.dataloaders["train"]
+
+    def on_device(self, tensor: Tensor) -> Tensor:
+        """A copy where the model computes."""
+        return tensor.to(self._task.device, non_blocking=True)
+
+    def batch_images(self, num_crops: int) -> tuple[Tensor, Tensor]:
+        """`images_of` the batch of the step that is running."""
+        return self.images_of(self._task.last_batch.sample, num_crops)
+
+    def images_of(self, batch: Any, num_crops: int) -> tuple[Tensor, Tensor]:
+        """Image numbers (B,) of a crop-major batch, and which could be read (B,).
+
+        The host hands on a grey image where a file cannot be read, and says so.
+        """
+        index, valid = (
+            self.on_device(_first_rows(batch[key], num_crops))
+            for key in ("data_idx", "data_valid")
+        )
+        return index, valid > 0
+
     def prototypes(self) -> list[nn.Parameter]:
         """Weights (K, D) of every prototype head, unwrapped from DDP."""
         head: Any = self._task.base_model.heads[0]
@@ -82,3 +124,9 @@ class TaskView:
             getattr(head, f"prototypes{index}").weight
             for index in range(head.nmb_heads)
         ]
+
+
+def _first_rows(rows: Any, num_crops: int) -> Tensor:
+    """The rows of crop 0; the host wraps a value in a list, or does not."""
+    tensor: Tensor = rows[0] if isinstance(rows, (list, tuple)) else rows
+    return tensor[: tensor.shape[0] // num_crops]

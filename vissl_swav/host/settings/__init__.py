@@ -1,5 +1,17 @@
-"""The only reader of cfg: our loss (`swav`), its `parts`, the `run` around it."""
+"""The only reader of cfg: our `loss`, its `parts`, the `run` around it."""
 
+from vissl_swav.host.settings.loss import (
+    COLLATOR_NAME,
+    clusters,
+    infer,
+    is_ours,
+    loss_arguments,
+    loss_bounds,
+    schedule,
+    take_num_images,
+    world_size,
+)
+from vissl_swav.host.settings.losses import DEEPCLUSTER_V2, LOSSES, SELA_V2, SWAV
 from vissl_swav.host.settings.parts import (
     SMALL_RESNET_DEPTHS,
     TRANSFORM_NAME,
@@ -12,36 +24,31 @@ from vissl_swav.host.settings.run import (
     RunFacts,
     SplitFacts,
     batch_of_one_process,
+    checkpoint_phase_frequency,
     checkpoint_step_frequency,
     identity,
     run_facts,
+    seed,
     storable,
     take_shape,
 )
-from vissl_swav.host.settings.swav import (
-    COLLATOR_NAME,
-    LOSS_NAME,
-    SWAV_KEYS,
-    Schedule,
-    infer,
-    is_ours,
-    loss_arguments,
-    loss_bounds,
-    schedule,
-    world_size,
-)
+from vissl_swav.host.settings.schedule import Schedule
 
 __all__ = [
     "COLLATOR_NAME",
-    "LOSS_NAME",
+    "DEEPCLUSTER_V2",
+    "LOSSES",
+    "SELA_V2",
     "SMALL_RESNET_DEPTHS",
-    "SWAV_KEYS",
+    "SWAV",
     "TRANSFORM_NAME",
     "RunFacts",
     "Schedule",
     "SplitFacts",
     "batch_of_one_process",
+    "checkpoint_phase_frequency",
     "checkpoint_step_frequency",
+    "clusters",
     "identity",
     "infer",
     "is_ours",
@@ -52,8 +59,10 @@ __all__ = [
     "num_crops",
     "run_facts",
     "schedule",
+    "seed",
     "small_resnet",
     "storable",
+    "take_num_images",
     "take_shape",
     "world_size",
 ]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vissl_swav.host.settings.swav import LOSS_NAME, is_ours, world_size
+from vissl_swav.host.settings.loss import clusters, loss_settings, world_size
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,15 @@ class RunFacts:
     rows_per_process: int
     queue_rows: int
     num_assign_crops: int
+    keeps_bank: bool
+    bytes_per_bank_value: int
     checkpoint_folder: str
     identity: dict[str, Any]
 
 
 def run_facts(cfg: Any) -> RunFacts:
     """From an inferred config; loss facts are 0 where the loss is not ours."""
-    loss = cfg.LOSS[LOSS_NAME] if is_ours(cfg) else {}
+    loss = loss_settings(cfg)
     names = [] if cfg.TEST_ONLY else ["TRAIN"]
     names += ["TEST"] if cfg.TEST_MODEL else []
     amp = cfg.MODEL.AMP_PARAMS
@@ -66,6 +68,8 @@ def run_facts(cfg: Any) -> RunFacts:
         * cfg.DATA.TRAIN.BATCHSIZE_PER_REPLICA,
         queue_rows=loss.get("queue_length_per_rank", 0),
         num_assign_crops=len(loss.get("crops_for_assign", [])),
+        keeps_bank=clusters(cfg),
+        bytes_per_bank_value=4 if loss.get("bank_dtype") == "float32" else 2,
         checkpoint_folder=cfg.CHECKPOINT.DIR,
         identity=identity(cfg),
     )
@@ -75,7 +79,7 @@ def identity(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a checkpoint this run's: state that would not fit or mean another."""
     loss = cfg["LOSS"]["name"]
     trunk, train = cfg["MODEL"]["TRUNK"], cfg["DATA"]["TRAIN"]
-    settings = cfg["LOSS"].get(LOSS_NAME) or {}
+    settings = loss_settings(cfg)
     return {
         "LOSS.name": loss,
         "MODEL.TRUNK.NAME": trunk["NAME"],
@@ -85,9 +89,7 @@ def identity(cfg: Mapping[str, Any]) -> dict[str, Any]:
         "OPTIMIZER.name": cfg["OPTIMIZER"]["name"],
         "DATA.TRAIN.DATASET_NAMES": train["DATASET_NAMES"],
         "DATA.TRAIN.DATA_PATHS": [str(path) for path in train["DATA_PATHS"]],
-        "crops_for_assign": settings.get("crops_for_assign")
-        if loss == LOSS_NAME
-        else None,
+        "crops_for_assign": settings.get("crops_for_assign"),
     }
 
 
@@ -96,9 +98,19 @@ def batch_of_one_process(cfg: Mapping[str, Any]) -> int:
     return cfg["DATA"]["TRAIN"]["BATCHSIZE_PER_REPLICA"]
 
 
+def seed(cfg: Mapping[str, Any]) -> int:
+    """The run's seed."""
+    return cfg["SEED_VALUE"]
+
+
 def checkpoint_step_frequency(cfg: Mapping[str, Any]) -> int:
     """Steps between the host's checkpoints within an epoch; <= 0 for none."""
     return cfg["CHECKPOINT"]["CHECKPOINT_ITER_FREQUENCY"]
+
+
+def checkpoint_phase_frequency(cfg: Mapping[str, Any]) -> int:
+    """Epochs between the host's checkpoints."""
+    return cfg["CHECKPOINT"]["CHECKPOINT_FREQUENCY"]
 
 
 def take_shape(cfg: Any, *, num_nodes: int, processes_per_node: int) -> None:

@@ -1,0 +1,290 @@
+"""What the host's config says about our loss and its schedule.
+
+`infer(cfg)` runs where the host infers settings of its own losses. It checks the keys
+below `LOSS.<name>`, fills in what the rest of the config implies (crops, prototypes,
+dimension, queue per rank) and the defaults of the core signature, all in place, so that
+the composed config shows what will run.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from vissl_swav.backends.nearest import choose
+from vissl_swav.core.swav import SwAV
+from vissl_swav.host.errors import StartError
+from vissl_swav.host.settings import parts
+from vissl_swav.host.settings.losses import LOSSES, NEAREST_CHOICES, SWAV, LossKeys
+from vissl_swav.host.settings.schedule import Schedule, schedule_of
+
+COLLATOR_NAME = "multi_crop_collator"
+
+# The paper's first epoch of freeze, for prototypes that are trained.
+_FREEZE_EPOCHS = 1
+_COUNTS = (
+    "queue_length",
+    "queue_start_epoch",
+    "queue_start_step",
+    "hard_codes_steps",
+    "freeze_prototypes_epochs",
+    "freeze_prototypes_steps",
+)
+# Keys whose default, None, does not tell their type.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "crops_for_assign": (list,),
+    "num_prototypes": (list,),
+    "tolerance": (int, float),
+}
+_EPSILON = 0.05
+
+
+def is_ours(cfg: Any) -> bool:
+    """Whether the run uses one of our losses."""
+    return cfg.LOSS["name"] in LOSSES
+
+
+def clusters(cfg: Any) -> bool:
+    """Whether the run's loss is ours and finds labels before an epoch."""
+    return is_ours(cfg) and LOSSES[cfg.LOSS["name"]].clusters
+
+
+def loss_settings(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`LOSS.<name>` of the run's loss, inferred; empty where it is not ours."""
+    name = cfg["LOSS"]["name"]
+    return (cfg["LOSS"].get(name) or {}) if name in LOSSES else {}
+
+
+def infer(cfg: Any) -> Any:
+    """Completes `cfg.LOSS.<name>` in place where it is a loss of ours.
+
+    Raises:
+        StartError: an unknown key, a value of the wrong type, two keys that exclude
+            each other, or a value that the rest of the config contradicts.
+    """
+    _label_paths(cfg)
+    if not is_ours(cfg):
+        return cfg
+    loss = LOSSES[cfg.LOSS["name"]]
+    given = dict(cfg.LOSS.get(loss.name) or {})
+    given.pop("name", None)
+    parts.check_keys(given, loss.keys, f"config.LOSS.{loss.name}")
+    _check_types(loss, given)
+    settings = {**loss.defaults, **given}
+    _settle_alternatives(loss, given, settings)
+    head = parts.swav_head(cfg)
+    inferred: dict[str, Any] = {
+        "num_crops": parts.num_crops(cfg, given.get("num_crops")),
+        "num_prototypes": list(head["num_clusters"]),
+        "embedding_dim": head["dims"][-1],
+    }
+    if "queue_length" in settings:
+        total, local = _queue_rows(settings["queue_length"], cfg)
+        settings["queue_length"] = total
+        inferred["queue_length_per_rank"] = local
+    for key, value in inferred.items():
+        _set_inferred(loss, settings, key, value)
+    _build(loss, settings)
+    cfg.LOSS[loss.name] = type(cfg)(settings)
+    if cfg.DATA.TRAIN.COLLATE_FUNCTION == "default_collate":
+        logging.info(f"vissl_swav: DATA.TRAIN.COLLATE_FUNCTION is now {COLLATOR_NAME}")
+        cfg.DATA.TRAIN.COLLATE_FUNCTION = COLLATOR_NAME
+    return cfg
+
+
+def loss_arguments(name: str, loss_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of the core class from an inferred `LOSS.<name>`."""
+    loss = LOSSES[name]
+    missing = [key for key in loss.inferred if key not in loss_config]
+    if missing:
+        raise StartError(
+            f"config.LOSS.{name} lacks {missing}, which vissl_swav infers when the "
+            "host completes the config (convert_to_attrdict); give them, or compose "
+            "the config through the host."
+        )
+    defaults = loss.defaults
+    arguments = {
+        key: loss_config.get(key, defaults.get(key)) for key in loss.core_arguments
+    }
+    if loss.core is SwAV:
+        arguments["queue_length"] = loss_config["queue_length_per_rank"]
+        arguments["queue_start_step"] = arguments["queue_start_step"] or 0
+    if loss.clusters:
+        arguments["num_images"] = loss_config.get("num_images", 1)
+    if "nearest" in loss.of_hooks:
+        arguments["nearest"] = choose(loss_config.get("nearest", "auto"))
+    return arguments
+
+
+def schedule(cfg: Any) -> Schedule:
+    """The schedule of an inferred config."""
+    return schedule_of(loss_settings(cfg))
+
+
+def take_num_images(cfg: Any, count: int) -> None:
+    """Tells a loss with a memory bank how many images the training data has, in place.
+
+    The host's own key for it, `num_train_samples`, holds the number of *test* images in
+    a run that tests as well (`trainer/train_task.py`, `_build_loss`).
+    """
+    if clusters(cfg):
+        cfg.LOSS[cfg.LOSS["name"]]["num_images"] = count
+
+
+def loss_bounds(cfg: Mapping[str, Any]) -> tuple[float, float]:
+    """Ceiling and floor of the loss in a run whose settings are inferred, in nats.
+
+    ln K where nothing is learned; ln(K / N) where N samples (batch of all ranks and
+    queue) have soft codes over more prototypes than samples, else 0. Means over heads.
+    """
+    loss, split = loss_settings(cfg), cfg["DATA"]["TRAIN"]
+    counts = loss["num_prototypes"]
+    ceiling = sum(map(math.log, counts)) / len(counts)
+    if cfg["LOSS"]["name"] != SWAV or loss["hard_codes"] or loss["hard_codes_steps"]:
+        return ceiling, 0.0
+    ranks = cfg["DISTRIBUTED"]["NUM_NODES"] * cfg["DISTRIBUTED"]["NUM_PROC_PER_NODE"]
+    samples = split["BATCHSIZE_PER_REPLICA"] * ranks + loss["queue_length"]
+    floors = [max(0.0, math.log(K / samples)) for K in counts]
+    return ceiling, sum(floors) / len(floors)
+
+
+def world_size(cfg: Any) -> int:
+    """Number of processes of the run."""
+    return cfg.DISTRIBUTED.NUM_NODES * cfg.DISTRIBUTED.NUM_PROC_PER_NODE
+
+
+def _check_types(loss: LossKeys, given: Mapping[str, Any]) -> None:
+    defaults = loss.defaults
+    for key, value in given.items():
+        may_be_none = defaults.get(key, 0) is None or key == "queue_start_step"
+        if value is None and may_be_none:
+            continue
+        wanted = _wanted_type(key, defaults.get(key))
+        words = " or ".join(kind.__name__ for kind in wanted)
+        fits = isinstance(value, wanted) and (
+            bool in wanted or not isinstance(value, bool)
+        )
+        if isinstance(value, list):
+            words = "a list of whole numbers"
+            fits = fits and all(type(item) is int for item in value)
+        if key in _COUNTS and isinstance(value, int):
+            words = "a number >= 0"
+            fits = fits and value >= 0
+        if not fits:
+            raise StartError(
+                f"config.LOSS.{loss.name}.{key} is {value!r}; wanted {words}.",
+                key=f"config.LOSS.{loss.name}.{key}",
+            )
+
+
+def _wanted_type(key: str, default: Any) -> tuple[type, ...]:
+    if key in _TYPES:
+        return _TYPES[key]
+    if isinstance(default, (bool, str)):
+        return (type(default),)
+    return (int, float) if isinstance(default, float) else (int,)
+
+
+def _settle_alternatives(
+    loss: LossKeys, given: Mapping[str, Any], settings: dict[str, Any]
+) -> None:
+    """Epochs or steps, not both; what is not used is shown as null."""
+    for epochs, steps in (
+        ("queue_start_epoch", "queue_start_step"),
+        ("freeze_prototypes_epochs", "freeze_prototypes_steps"),
+    ):
+        if given.get(epochs) is not None and given.get(steps) is not None:
+            raise StartError(
+                f"config.LOSS.{loss.name} has both {epochs} ({given[epochs]}) and "
+                f"{steps} ({given[steps]}); give one and set the other to null.",
+                key=f"config.LOSS.{loss.name}.{epochs}",
+            )
+        if given.get(epochs) is not None:
+            settings[steps] = None
+    freezes = "freeze_prototypes_epochs" in settings
+    if freezes and settings["freeze_prototypes_epochs"] is None:
+        if settings["freeze_prototypes_steps"] is None:
+            settings["freeze_prototypes_epochs"] = _FREEZE_EPOCHS
+    queues = "queue_start_epoch" in settings
+    if queues and settings["queue_start_epoch"] is None:
+        if settings["queue_start_step"] is None:
+            settings["queue_start_step"] = loss.defaults["queue_start_step"]
+
+
+def _label_paths(cfg: Any) -> None:
+    """A folder given by DATA_PATHS alone holds its labels too.
+
+    Without LABEL_PATHS the host looks the data set's name up in its catalogue and dies
+    where it is not registered (`data/dataset_catalog.py`, `get_data_files`).
+    """
+    for split in ("TRAIN", "TEST"):
+        data = cfg.DATA[split]
+        folders = set(data.DATA_SOURCES) <= {"disk_folder", "torchvision_dataset"}
+        if data.DATA_PATHS and folders and not data.LABEL_PATHS:
+            data.LABEL_PATHS = list(data.DATA_PATHS)
+
+
+def _set_inferred(
+    loss: LossKeys, settings: dict[str, Any], key: str, value: Any
+) -> None:
+    given = settings.get(key)
+    if given is not None and given != value:
+        raise StartError(
+            f"config.LOSS.{loss.name}.{key} is {given}, but the rest of the config "
+            f"says {value}; leave the key out, it is inferred.",
+            key=f"config.LOSS.{loss.name}.{key}",
+        )
+    settings[key] = value
+
+
+def _queue_rows(total: int, cfg: Any) -> tuple[int, int]:
+    """Queue rows over all ranks, a multiple of the global batch, and of one rank."""
+    if total < 0:
+        raise StartError(f"config.LOSS.{SWAV}.queue_length is {total}; wanted >= 0.")
+    batch = cfg.DATA.TRAIN.BATCHSIZE_PER_REPLICA * world_size(cfg)
+    rounded = total - total % batch
+    if total and not rounded:
+        raise StartError(
+            f"config.LOSS.{SWAV}.queue_length is {total}, less than one global "
+            f"batch of {batch}; give a multiple of it (the paper: 15 batches), or 0.",
+            key=f"config.LOSS.{SWAV}.queue_length",
+        )
+    if rounded != total:
+        logging.info(f"vissl_swav: queue_length {total} rounded down to {rounded}")
+    return rounded, rounded // world_size(cfg)
+
+
+def _build(loss: LossKeys, settings: dict[str, Any]) -> None:
+    """The core's own checks, before anything is loaded or allocated."""
+    where = f"config.LOSS.{loss.name}"
+    for key, least in (("num_iterations", 1), ("assign_every_epochs", 1)):
+        if settings.get(key, least) < least:
+            raise StartError(
+                f"{where}.{key} is {settings[key]}; wanted >= {least}.",
+                key=f"{where}.{key}",
+            )
+    for key, paper in (("temperature", 0.1), ("epsilon", _EPSILON)):
+        if not settings.get(key, paper) > 0:
+            raise StartError(
+                f"{where}.{key} is {settings[key]}; wanted > 0 (the paper: {paper}).",
+                key=f"{where}.{key}",
+            )
+    if settings["num_crops"] < loss.least_crops:
+        raise StartError(
+            f"{where} has num_crops {settings['num_crops']}; wanted >= "
+            f"{loss.least_crops}.",
+            key=f"{where}.num_crops",
+        )
+    if settings.get("nearest", "auto") not in NEAREST_CHOICES:
+        raise StartError(
+            f"{where}.nearest is {settings['nearest']!r}; wanted one of "
+            f"{list(NEAREST_CHOICES)}.",
+            key=f"{where}.nearest",
+        )
+    try:
+        arguments = loss_arguments(loss.name, settings)
+        without_memory = {"queue_length": 0} if "queue_length" in arguments else {}
+        built = loss.core(**{**arguments, **without_memory})
+    except (ValueError, ImportError) as error:
+        raise StartError(f"{where}: {error}") from error
+    settings["crops_for_assign"] = list(built.layout.crops_for_assign)
