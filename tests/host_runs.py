@@ -31,6 +31,7 @@ def overrides(images, folder, *extra, loss="swav", processes=1, epochs=2):
         "config=pretrain/swav/quickstart",
         f"config.LOSS.name={loss}",
         "config.LOSS.swav.trainable_prototypes=true",
+        "config.LOSS.swav.temperature=0.1",
         f"config.DATA.TRAIN.DATA_PATHS=[{images}]",
         f"config.DATA.TRAIN.BATCHSIZE_PER_REPLICA={16 // processes}",
         "config.DATA.TRAIN.TRANSFORMS=[{name:MultiCrop,size_crops:[24,16],"

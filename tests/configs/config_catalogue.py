@@ -6,7 +6,9 @@ from pathlib import Path
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PLACEHOLDERS = {"N": "0", "C": "7", "PATH": "images", "CHECKPOINT": "weights.torch"}
-_WORDS = ("Source:", "Batch:", "Command", "Expected:", "Measured:")
+_WORDS = ("Source:", "Batch:", "Memory:", "Command", "Expected:", "Measured:")
+METHODS = ("swav", "deepcluster_v2", "sela_v2")
+CLUSTERING = ("deepcluster_v2", "sela_v2")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,17 @@ class ConfigFile:
     @property
     def is_run(self) -> bool:
         return not self.is_base and not self.is_overlay
+
+    @property
+    def method(self) -> str:
+        """The folder below `pretrain/`, which is the loss; empty for evaluations."""
+        kind, folder = self.name.split("/")[:2]
+        return folder if kind == "pretrain" else ""
+
+    @property
+    def clusters(self) -> bool:
+        """Trains by labels from a memory bank."""
+        return self.method in CLUSTERING
 
     @property
     def override(self) -> str:

@@ -2,12 +2,18 @@
 
 import pytest
 import torch
-from config_catalogue import OVERLAYS, PRETRAINING, RUNS
+from config_catalogue import CLUSTERING, OVERLAYS, PRETRAINING, RUNS
 
 NETS = [file for file in OVERLAYS if "/architecture/" in file.name]
 EVALUATIONS = [file for file in RUNS if file.name.startswith("benchmark/")]
 BUILDS = [(file.override,) for file in PRETRAINING]
 BUILDS += [("config=pretrain/swav/resnet50_400ep", file.override) for file in NETS]
+BUILDS += [
+    (f"config=pretrain/{method}/resnet50_400ep_2x160_4x96", file.override)
+    for method in CLUSTERING
+    for file in NETS
+]
+IMAGES = 7
 PROBES = {"small_images": (128, 10), "cifar": (512, 10)}
 
 
@@ -42,31 +48,58 @@ def test_model_loss_hooks_and_optimizer(build, complete, tmp_path):
     config.CHECKPOINT.DIR = str(tmp_path)
     model = meta_model(config)
     crops = meta_crops(config)
-    ((embeddings, scores),) = model(crops)
-    settings = config.LOSS.swav
-    assert embeddings.shape == (2 * settings.num_crops, settings.embedding_dim)
-    assert scores.shape == (2 * settings.num_crops, settings.num_prototypes[0])
-    check_loss(config)
+    ((embeddings, *scores),) = model(crops)
+    settings = config.LOSS[config.LOSS.name]
+    rows = 2 * settings.num_crops
+    assert embeddings.shape == (rows, settings.embedding_dim)
+    heads = [(rows, number) for number in settings.num_prototypes]
+    assert [head.shape for head in scores] == heads
+    if config.LOSS.name == "swav":
+        check_queue(config)
+    else:
+        check_bank_and_labels(config)
     check_hooks(config)
     check_optimizer(config, model)
 
 
-def check_loss(config):
+def loss_of(config):
+    """As the host builds it, from `LOSS[LOSS.name]`."""
     from classy_vision.losses import build_loss
 
-    loss = build_loss({**config.LOSS.swav, "name": "swav"})
-    queue = loss.swav.queue
+    name = config.LOSS.name
+    return build_loss({**config.LOSS[name], "name": name})
+
+
+def check_queue(config):
+    queue = loss_of(config).swav.queue
     rows = config.LOSS.swav.queue_length_per_rank
     assert (queue is None) == (rows == 0)
     if queue is not None:
         assert queue.features.shape[-2:] == (rows, config.LOSS.swav.embedding_dim)
 
 
+def check_bank_and_labels(config):
+    from vissl_swav.host.settings import take_num_images
+
+    take_num_images(config, IMAGES)
+    settings, method = config.LOSS[config.LOSS.name], loss_of(config).method
+    assert list(method.num_prototypes) == settings.num_prototypes
+    assert method.labels.labels.shape == (len(settings.num_prototypes), IMAGES, 1)
+    assert method.bank.num_images == IMAGES
+    features = torch.ones(2, IMAGES, settings.embedding_dim)
+    method.bank.write(features, torch.arange(IMAGES))
+    assert method.bank.features.dtype == torch.float32
+
+
 def check_hooks(config):
     from vissl.hooks import default_hook_generator
 
     names = [type(hook).__name__ for hook in default_hook_generator(config)]
-    ours = [names.index(name) for name in ("QueueHook", "PrototypesHook")]
+    state, other = "QueueHook", "ClusteringHook"
+    if config.LOSS.name in CLUSTERING:
+        state, other = other, state
+    assert other not in names
+    ours = [names.index(name) for name in (state, "PrototypesHook")]
     (checkpoint,) = [i for i, name in enumerate(names) if "Checkpoint" in name]
     assert max(ours) < checkpoint, f"the checkpoint hook must see our state: {names}"
 

@@ -5,14 +5,33 @@ from pathlib import Path
 
 import pytest
 import yaml
-from config_catalogue import BASES, CONFIGS, FILES, OVERLAYS, PRETRAINING
+from config_catalogue import (
+    BASES,
+    CLUSTERING,
+    CONFIGS,
+    FILES,
+    METHODS,
+    OVERLAYS,
+    PRETRAINING,
+)
 
 HOST_OVERLAYS = {
     "+config/pretrain/swav/models=resnet50_w2": {"num_crops": 6},
     "+config/pretrain/swav/transforms=multicrop_2x224": {"num_crops": 2},
     "+config/pretrain/swav/optimization=bs64_4gpu": {"num_crops": 8},
 }
-INFERRED = {"num_crops", "num_prototypes", "embedding_dim", "queue_length_per_rank"}
+# One run of each method, for overlays.
+RUN_OF = {
+    "swav": "config=pretrain/swav/resnet50_400ep",
+    "deepcluster_v2": "config=pretrain/deepcluster_v2/resnet50_800ep",
+    "sela_v2": "config=pretrain/sela_v2/resnet50_400ep_2x224",
+}
+# Ideas that are not of one method; a batch file stands in the runs already.
+OF_ALL = [
+    overlay
+    for overlay in OVERLAYS
+    if overlay.name.split("/")[2] in ("architecture", "crops", "precision")
+]
 
 
 def name(file):
@@ -54,8 +73,11 @@ def test_file_holds_only_config_and_defaults_that_exist(file):
 
 @pytest.mark.parametrize("file", FILES, ids=name)
 def test_inferred_settings_are_in_no_file(file):
-    loss = (yaml.safe_load(file.text).get("config") or {}).get("LOSS") or {}
-    assert not INFERRED & set(loss.get("swav") or {})
+    from vissl_swav.host.settings import LOSSES
+
+    sections = (yaml.safe_load(file.text).get("config") or {}).get("LOSS") or {}
+    for name, loss in LOSSES.items():
+        assert not {*loss.inferred, "num_images"} & set(sections.get(name) or {})
 
 
 @pytest.mark.parametrize("file", BASES, ids=name)
@@ -63,9 +85,10 @@ def test_base_composes_alone(file, compose):
     assert compose(file.override).config.DATA.TRAIN.DATA_SOURCES == ["disk_folder"]
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=name)
-def test_overlay_wins_over_what_it_is_laid_over(overlay, compose):
-    composed = compose("config=pretrain/swav/base", overlay.override).config
+def test_overlay_wins_over_what_it_is_laid_over(overlay, method, compose):
+    composed = compose(f"config=pretrain/{method}/base", overlay.override).config
     for path, value in leaves(yaml.safe_load(overlay.text)["config"]):
         found = composed
         for key in path:
@@ -73,10 +96,57 @@ def test_overlay_wins_over_what_it_is_laid_over(overlay, compose):
         assert found == value, f"{overlay.name}: {'.'.join(path)}"
 
 
-def test_command_line_adds_a_loss_key_that_no_file_has(complete):
-    run = "config=pretrain/swav/resnet50_400ep"
-    assert complete(run).LOSS.swav.epsilon == 0.05
-    assert complete(run, "+config.LOSS.swav.epsilon=0.03").LOSS.swav.epsilon == 0.03
+@pytest.mark.parametrize("method", CLUSTERING)
+@pytest.mark.parametrize("overlay", OF_ALL, ids=name)
+def test_overlays_of_swav_work_on_the_other_methods(overlay, method, complete):
+    config = complete(RUN_OF[method], overlay.override)
+    swav = complete(RUN_OF["swav"], overlay.override)
+    assert config.LOSS.name == method
+    (transform,) = config.DATA.TRAIN.TRANSFORMS
+    assert config.LOSS[method].num_crops == sum(transform["num_crops"])
+    assert config.MODEL.TRUNK == swav.MODEL.TRUNK
+    assert config.MODEL.AMP_PARAMS == swav.MODEL.AMP_PARAMS
+    if "/crops/" in overlay.name:
+        assert transform == swav.DATA.TRAIN.TRANSFORMS[0]
+
+
+@pytest.mark.parametrize("method", CLUSTERING)
+def test_heads_of_a_wide_net_from_the_command_line(method, complete):
+    """The overlays of wide nets bring SwAV's one head, as docs/configs.md says."""
+    wide = (RUN_OF[method], "+config/pretrain/swav/architecture=resnet50_w2")
+    assert complete(*wide).LOSS[method].num_prototypes == [3000]
+    heads = (
+        "config.MODEL.HEAD.PARAMS=[[swav_head,{dims:[4096,8192,128],use_bn:true,"
+        "num_clusters:[3000,3000,3000]}]]"
+    )
+    assert complete(*wide, heads).LOSS[method].num_prototypes == [3000] * 3
+
+
+@pytest.mark.parametrize("file", [f for f in PRETRAINING if f.clusters], ids=name)
+def test_nothing_is_set_for_a_loss_that_the_run_does_not_use(file, complete):
+    from vissl_swav.host.settings import LOSSES
+
+    sections = complete(file.override).LOSS
+    assert sections.name == file.method
+    others = [other for other in LOSSES if other != file.method]
+    assert not [other for other in others if sections.get(other)]
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "default", "value"),
+    [
+        ("swav", "epsilon", 0.05, 0.03),
+        ("deepcluster_v2", "num_iterations", 10, 20),
+        ("sela_v2", "epsilon", 0.05, 0.03),
+    ],
+)
+def test_command_line_adds_a_loss_key_that_no_file_has(
+    method, key, default, value, complete
+):
+    run = RUN_OF[method]
+    assert complete(run).LOSS[method][key] == default
+    added = complete(run, f"+config.LOSS.{method}.{key}={value}")
+    assert added.LOSS[method][key] == value
 
 
 def test_number_of_prototypes_from_the_command_line(complete):
@@ -103,11 +173,14 @@ def test_overlays_of_the_host_work_on_ours(overlay, complete):
 @pytest.mark.parametrize("file", PRETRAINING, ids=name)
 def test_loss_has_exactly_the_known_keys_when_inferred(file, complete):
     """An unknown key in a file would stop the inference; absent ones are filled in."""
-    from vissl_swav.host.settings import SWAV_KEYS
+    from vissl_swav.host.settings import LOSSES
 
-    assert set(complete(file.override).LOSS.swav) == set(SWAV_KEYS)
+    config = complete(file.override)
+    assert config.LOSS.name == file.method
+    assert set(config.LOSS[file.method]) == set(LOSSES[file.method].keys)
 
 
-def test_unknown_loss_key_is_refused(complete):
+@pytest.mark.parametrize("method", METHODS)
+def test_unknown_loss_key_is_refused(method, complete):
     with pytest.raises(ValueError, match="temprature.*did you mean temperature"):
-        complete("config=pretrain/swav/base", "+config.LOSS.swav.temprature=0.2")
+        complete(RUN_OF[method], f"+config.LOSS.{method}.temprature=0.2")

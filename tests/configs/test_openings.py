@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from config_catalogue import CONFIGS, FILES, OVERLAYS, RUNS
+from config_catalogue import BASES, CONFIGS, FILES, OVERLAYS, RUNS
 
 WORDS = ("title", "Source", "Batch", "Command", "Expected", "Measured")
 BATCH = re.compile(r"(\d+) images x (\d+) \w+ x (\d+) machines? = (\d+)")
@@ -13,6 +13,15 @@ IN_ALL = re.compile(r"(\d[\d ]*) in all")
 COMMENTED_OUT = re.compile(r"^\s*#\s*(?:- |[A-Z_]{3,}:|[a-z]+_[a-z_]+:)", re.MULTILINE)
 IMAGES = {"50 000 images": 50_000, "of 5000 images": 5_000}
 IMAGENET = 1_281_167
+BANK = re.compile(
+    r"bank (\d+) x ([\d ]+) x (\d+) x (\d) bytes = ([\d.]+) MB over (\d+) \w+"
+    r"(?:, ([\d.]+) MB on each)?"
+)
+LABELS = re.compile(r"[Ll]abels (\d+) x ([\d ]+) x 4 bytes = ([\d.]+) MB")
+GROWTH = re.compile(r"checkpoint grows by ([\d.]+) \+ ([\d.]+) = ([\d.]+) MB")
+# Three digits are enough.
+ROUNDED = 2e-3
+WITH_BANK = [file for file in BASES + RUNS if file.clusters]
 
 
 def name(file):
@@ -29,6 +38,13 @@ def number(text):
     return int(text.replace(" ", ""))
 
 
+def images_of(file):
+    """Images of the data set that the batch arithmetic is about."""
+    said = file.opening["Batch"]
+    known = [count for words, count in IMAGES.items() if words in said]
+    return known[0] if known else IMAGENET
+
+
 def test_there_are_runs_and_overlays():
     assert len(RUNS) >= 15 and len(OVERLAYS) >= 10
 
@@ -36,7 +52,8 @@ def test_there_are_runs_and_overlays():
 @pytest.mark.parametrize("file", FILES, ids=name)
 def test_opening_has_all_its_parts(file):
     assert file.text.startswith("# @package _global_\n# ")
-    missing = [word for word in WORDS if not file.opening.get(word)]
+    wanted = (*WORDS, "Memory") if file.clusters else WORDS
+    missing = [word for word in wanted if not file.opening.get(word)]
     assert not missing, f"{file.name}.yaml opens without {missing}"
 
 
@@ -79,12 +96,13 @@ def test_batch_arithmetic_is_that_of_the_command(file, compose):
 
 
 @pytest.mark.parametrize(
-    "file", [f for f in RUNS + OVERLAYS if STEPS.search(f.opening["Batch"])], ids=name
+    "file",
+    [f for f in RUNS + OVERLAYS if STEPS.search(f.opening.get("Batch", ""))],
+    ids=name,
 )
 def test_steps_said_follow_from_images_and_batch(file, compose):
     said = file.opening["Batch"]
-    known = [count for words, count in IMAGES.items() if words in said]
-    images, batch = known[0] if known else IMAGENET, int(BATCH.search(said)[4])
+    images, batch = images_of(file), int(BATCH.search(said)[4])
     config = composed(file, compose)
     steps = images // batch if config.DATA.TRAIN.DROP_LAST else -(-images // batch)
     assert number(STEPS.search(said)[1]) == steps
@@ -92,8 +110,52 @@ def test_steps_said_follow_from_images_and_batch(file, compose):
         assert number(in_all[1]) == steps * config.OPTIMIZER.num_epochs
 
 
+@pytest.mark.parametrize("file", WITH_BANK, ids=name)
+def test_memory_said_is_that_of_the_command(file, complete):
+    """Bank: banks x images x dimension x bytes, over the ranks; labels: int32."""
+    from vissl_swav.host.settings import run_facts
+
+    said = file.opening["Memory"]
+    config = complete(*file.command)
+    facts, settings = run_facts(config), config.LOSS[file.method]
+    banks, images, dim, size, total, ranks, each = BANK.search(said).groups()
+    assert (int(banks), int(dim)) == (
+        len(settings.crops_for_assign),
+        settings.embedding_dim,
+    )
+    assert (int(size), int(ranks)) == (facts.bytes_per_bank_value, facts.world_size)
+    assert number(images) == images_of(file)
+    megabytes = int(banks) * number(images) * int(dim) * int(size) / 1e6
+    assert float(total) == pytest.approx(megabytes, rel=ROUNDED)
+    assert (each is not None) == (facts.world_size > 1)
+    if each:
+        assert float(each) == pytest.approx(megabytes / int(ranks), rel=ROUNDED)
+    heads, labelled, told = LABELS.search(said).groups()
+    assert int(heads) == len(settings.num_prototypes)
+    assert number(labelled) == number(images)
+    assert float(told) == pytest.approx(int(heads) * number(images) * 4e-6, rel=ROUNDED)
+    check_growth(said, float(total), float(told), facts.world_size)
+
+
+def check_growth(said, bank, labels, ranks):
+    """Images change ranks: until they are settled, 2 - 1 / ranks rows an image.
+
+    The bank's memory grows in steps, by a quarter at most. At the end of an epoch it is
+    settled before it is saved: one row an image.
+    """
+    of_bank, of_labels, total = GROWTH.search(said).groups()
+    assert (float(of_bank), float(of_labels)) == (bank, labels)
+    assert float(total) == pytest.approx(bank + labels, rel=ROUNDED)
+    factor = re.search(r"up to ([0-9.]+) x that", said)
+    if ranks == 1:
+        assert factor is None
+    else:
+        rows = 2 - 1 / ranks
+        assert rows <= float(factor[1]) <= 1.25 * rows
+
+
 @pytest.mark.parametrize("file", FILES, ids=name)
 def test_docs_name_the_file(file):
     page = (CONFIGS.parent / "docs" / "configs.md").read_text(encoding="utf-8")
-    short = file.name.removeprefix("pretrain/swav/")
+    short = file.name.removeprefix("pretrain/").removeprefix("swav/")
     assert f"`{short}`" in page, f"docs/configs.md does not name `{short}`"

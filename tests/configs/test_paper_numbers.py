@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import isclose
 
 import pytest
-from config_catalogue import PRETRAINING, ConfigFile
+from config_catalogue import CLUSTERING, PRETRAINING, ConfigFile
 
 FULL = ((224, 2, 0.14, 1.0), (96, 6, 0.05, 0.14))
 TWO = ((224, 2, 0.08, 1.0),)
@@ -31,6 +31,7 @@ class Paper:
     queue: int = 0
     queue_epoch: int = 0
     freeze: int | None = None
+    heads: tuple = (3000,)
     larc: tuple = (0.001, False)
     top1: float | None = None
 
@@ -39,53 +40,68 @@ SMALL = {"batch": 256, "first": 0.6, "peak": 0.6, "last": 0.0006, "warmup": 0}
 SMALL |= {"queue": 3840, "queue_epoch": 15, "epochs": 200}
 TINY = {"batch": 256, "epochs": 1000, "images": 50_000, "first": 3e-5, "peak": 0.6}
 TINY |= {"last": 0.0, "queue": 3840, "queue_epoch": 50, "larc": (0.02, True)}
+# Appendix D: three sets of 3000 prototypes, and no queue.
+THREE = {"heads": (3000, 3000, 3000), "queue": 0, "queue_epoch": 0}
 RUNS = {
-    "resnet50_100ep": Paper(epochs=100, top1=72.1),
-    "resnet50_200ep": Paper(epochs=200, top1=73.9),
-    "resnet50_400ep": Paper(epochs=400, top1=74.6),
-    "resnet50_800ep": Paper(epochs=800, top1=75.3),
-    "resnet50_400ep_2x224": Paper(crops=TWO, top1=70.1),
-    "resnet50_400ep_2x160_4x96": Paper(crops=ABLATION, top1=74.1),
-    "resnet50_200ep_batch256": Paper(**SMALL, freeze=5005, top1=72.7),
-    "resnet50_400ep_batch256": Paper(
+    "swav/resnet50_100ep": Paper(epochs=100, top1=72.1),
+    "swav/resnet50_200ep": Paper(epochs=200, top1=73.9),
+    "swav/resnet50_400ep": Paper(epochs=400, top1=74.6),
+    "swav/resnet50_800ep": Paper(epochs=800, top1=75.3),
+    "swav/resnet50_400ep_2x224": Paper(crops=TWO, top1=70.1),
+    "swav/resnet50_400ep_2x160_4x96": Paper(crops=ABLATION, top1=74.1),
+    "swav/resnet50_200ep_batch256": Paper(**SMALL, freeze=5005, top1=72.7),
+    "swav/resnet50_400ep_batch256": Paper(
         **{**SMALL, "epochs": 400}, freeze=5005, top1=74.3
     ),
-    "resnet50_200ep_batch256_2x160_4x96": Paper(
+    "swav/resnet50_200ep_batch256_2x160_4x96": Paper(
         **SMALL, freeze=5005, crops=ABLATION, top1=72.0
     ),
-    "one_gpu_batch256": Paper(**SMALL, top1=72.7),
-    "one_gpu_batch64": Paper(
+    "swav/one_gpu_batch256": Paper(**SMALL, top1=72.7),
+    "swav/one_gpu_batch64": Paper(
         **{**SMALL, "batch": 64, "first": 0.15, "peak": 0.15, "last": 0.00015}
     ),
-    "cifar_2x32": Paper(**TINY, crops=CIFAR, freeze=2 * 195, top1=89.17),
-    "cifar_multicrop": Paper(**TINY, crops=CIFAR_MULTI, freeze=2 * 195),
-    f"resnet50_400ep {OVER}resnet50_w2": Paper(crops=WIDE, top1=77.3),
-    f"resnet50_400ep {OVER}resnet50_w4": Paper(
+    "swav/cifar_2x32": Paper(**TINY, crops=CIFAR, freeze=2 * 195, top1=89.17),
+    "swav/cifar_multicrop": Paper(**TINY, crops=CIFAR_MULTI, freeze=2 * 195),
+    f"swav/resnet50_400ep {OVER}resnet50_w2": Paper(crops=WIDE, top1=77.3),
+    f"swav/resnet50_400ep {OVER}resnet50_w4": Paper(
         batch=2560, queue=2560, crops=WIDE_4, top1=77.9
     ),
-    f"resnet50_400ep {OVER}resnet50_w5": Paper(
+    f"swav/resnet50_400ep {OVER}resnet50_w5": Paper(
         batch=1536, queue=1536, crops=WIDE, top1=78.5
     ),
+    "deepcluster_v2/resnet50_400ep_2x224": Paper(**THREE, crops=TWO, top1=70.2),
+    "deepcluster_v2/resnet50_400ep_2x160_4x96": Paper(
+        **THREE, crops=ABLATION, top1=74.3
+    ),
+    "deepcluster_v2/resnet50_800ep": Paper(**THREE, epochs=800, top1=75.2),
+    "deepcluster_v2/one_gpu_batch256": Paper(**{**SMALL, **THREE}),
+    "deepcluster_v2/cifar_2x32": Paper(**{**TINY, **THREE}, crops=CIFAR, top1=88.85),
+    "sela_v2/resnet50_400ep_2x224": Paper(**THREE, crops=TWO, top1=67.2),
+    "sela_v2/resnet50_400ep_2x160_4x96": Paper(**THREE, crops=ABLATION, top1=71.8),
+    "sela_v2/one_gpu_batch256": Paper(**{**SMALL, **THREE}),
+    "sela_v2/cifar_2x32": Paper(**{**TINY, **THREE}, crops=CIFAR, freeze=2 * 195),
 }
 
 
 @pytest.fixture(params=RUNS, ids=lambda run: run.replace(OVER, "+"))
 def run(request, complete):
     """(config, what the paper has, steps an epoch)"""
-    config = complete(*f"config=pretrain/swav/{request.param}".split())
+    config = complete(*f"config=pretrain/{request.param}".split())
     paper = RUNS[request.param]
     return config, paper, paper.images // paper.batch
 
 
-def test_every_run_is_checked_here_but_the_quickstart():
-    named = {f"pretrain/swav/{run}" for run in RUNS}
-    assert {file.name for file in PRETRAINING} - named == {"pretrain/swav/quickstart"}
+def test_every_run_is_checked_here_but_the_quickstarts():
+    named = {f"pretrain/{run}" for run in RUNS}
+    others = {file.name for file in PRETRAINING} - named
+    assert all(name.endswith("/quickstart") for name in others)
 
 
 @pytest.mark.parametrize("name", [n for n, paper in RUNS.items() if paper.top1])
 def test_expected_figure_stands_in_the_file(name):
-    file = name.replace(OVER, "architecture/").split()[-1]
-    said = ConfigFile(f"pretrain/swav/{file}").opening["Expected"]
+    file = name.split(OVER)
+    path = f"swav/architecture/{file[1]}" if len(file) > 1 else name
+    said = ConfigFile(f"pretrain/{path}").opening["Expected"]
     assert said.startswith(f"{RUNS[name].top1} %")
 
 
@@ -152,18 +168,49 @@ def test_crops(run):
     assert tuple((s, n, *scale) for s, n, scale in groups) == paper.crops
 
 
-def test_loss_queue_and_freeze(run):
+def test_loss_and_prototypes(run):
+    config, paper, _ = run
+    name = config.LOSS.name
+    loss = config.LOSS[name]
+    assert loss.temperature == 0.1 and loss.crops_for_assign == [0, 1]
+    assert tuple(loss.num_prototypes) == paper.heads and loss.embedding_dim == 128
+    own = {
+        "swav": {"epsilon": 0.05, "num_iterations": 3, "hard_codes": False},
+        "deepcluster_v2": {"num_iterations": 10, "assign_every_epochs": 1},
+        "sela_v2": {"epsilon": 0.05, "num_labels": 1, "assign_every_epochs": 1},
+    }
+    assert {key: loss[key] for key in own[name]} == own[name]
+
+
+def test_head_has_batch_norm(run):
+    """As the authors' (appendix A.1); VISSL's head of the widest net has none."""
+    config = run[0]
+    (head,) = config.MODEL.HEAD.PARAMS
+    widest = config.MODEL.TRUNK.RESNETS.WIDTH_MULTIPLIER == 5
+    assert head[0] == "swav_head" and head[1]["use_bn"] is not widest
+
+
+def test_queue_and_freeze(run):
     from vissl_swav.host.settings import schedule
 
     config, paper, steps = run
-    loss = config.LOSS.swav
-    assert (loss.temperature, loss.epsilon, loss.num_iterations) == (0.1, 0.05, 3)
-    assert loss.crops_for_assign == [0, 1] and not loss.hard_codes
-    assert loss.queue_length == paper.queue
-    assert loss.num_prototypes == [3000] and loss.embedding_dim == 128
+    assert config.LOSS[config.LOSS.name].get("queue_length", 0) == paper.queue
     when = schedule(config)
     assert when.queue_start(steps) == paper.queue_epoch * steps
-    assert when.freeze_steps(steps) == (paper.freeze or steps)
+    trained = config.LOSS.name != "deepcluster_v2"
+    freeze = (paper.freeze or steps) if trained else float("inf")
+    assert when.freeze_steps(steps) == freeze
+
+
+@pytest.mark.parametrize("name", [n for n in RUNS if n.split("/")[0] in CLUSTERING])
+def test_all_but_head_and_loss_is_that_of_swav(name, complete):
+    """Appendix D: "the same hyperparameters as SwAV"."""
+    config = complete(f"config=pretrain/{name}")
+    run = name.split("/")[1]
+    swav = complete(f"config=pretrain/swav/{run}")
+    for other in (config, swav):
+        del other.LOSS, other.MODEL.HEAD
+    assert config == swav
 
 
 def test_batch_norm_groups_divide_the_processes(run):

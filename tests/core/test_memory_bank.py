@@ -256,3 +256,16 @@ def test_a_state_of_another_bank_is_an_error(other, words):
     settings = {"num_images": 8, "num_banks": M, "dim": D, **other}
     with pytest.raises(RuntimeError, match=words):
         MemoryBank(**settings).load_state_dict(bank.state_dict())
+
+
+def test_trim_keeps_the_rows_in_use_and_nothing_else():
+    bank = MemoryBank(num_images=20, num_banks=1, dim=2)
+    for first in (0, 4, 8):
+        bank.write(torch.full((1, 4, 2), float(first)), torch.arange(first, first + 4))
+    assert bank.features.shape[1] >= 12
+    rows, images = bank.rows(0).clone(), bank.images().clone()
+    bank.trim()
+    assert bank.features.shape[1] == bank.index.numel() == bank.stamp.numel() == 12
+    assert torch.equal(bank.rows(0), rows) and torch.equal(bank.images(), images)
+    bank.write(torch.full((1, 2, 2), 9.0), torch.tensor([3, 15]))
+    assert len(bank) == 13 and (bank.rows(0)[3] == 9).all()

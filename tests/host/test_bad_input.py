@@ -52,6 +52,14 @@ def run(compose, images, tmp_path, capsys):
             ],
             ["2000000000 prototypes need", "lower num_clusters"],
         ),
+        (
+            [
+                "config.LOSS.name=sela_v2",
+                "config.MODEL.HEAD.PARAMS=[[swav_head,{dims:[16,16,8],use_bn:true,"
+                "num_clusters:[12,49]}]]",
+            ],
+            ["49 prototypes", "48 images"],
+        ),
         (["config.MODEL.TRUNK.RESNET_SMALL.WIDHT=3"], ["WIDHT", "WIDTH"]),
         (["config.MODEL.TRUNK.RESNET_SMALL.WIDTH=3"], ["starts with 16", "24"]),
         (["config.MODEL.TRUNK.RESNET_SMALL.DEPTH=50"], ["DEPTH 50", "[18, 34]"]),
@@ -161,7 +169,7 @@ def test_a_job_for_slurm_is_not_measured_by_the_login_node(compose, monkeypatch)
 
 
 def test_memory_counts_all_heads_and_all_processes(compose, monkeypatch):
-    from vissl_swav.host import preflight
+    from vissl_swav.host import machine_checks, preflight
     from vissl_swav.host.errors import StartError
 
     heads = (
@@ -170,11 +178,11 @@ def test_memory_counts_all_heads_and_all_processes(compose, monkeypatch):
     )
     # Two heads: weight, gradient, momentum; two score matrices of 3 crops x 8.
     one = 2 * (3 * 4 * 1000 * 8 + 2 * 4 * 1000 * 3 * 8)
-    monkeypatch.setenv(preflight.ALLOW_OVERSUBSCRIPTION, "1")
+    monkeypatch.setenv(machine_checks.ALLOW_OVERSUBSCRIPTION, "1")
     config = compose(heads, processes=2)
-    monkeypatch.setattr(preflight, "_memory_bytes", lambda device: 2 * one)
+    monkeypatch.setattr(machine_checks, "memory_bytes", lambda device: 2 * one)
     preflight.check(config)
-    monkeypatch.setattr(preflight, "_memory_bytes", lambda device: 2 * one - 1)
+    monkeypatch.setattr(machine_checks, "memory_bytes", lambda device: 2 * one - 1)
     with pytest.raises(StartError, match="2000 prototypes need"):
         preflight.check(config)
 
@@ -182,7 +190,7 @@ def test_memory_counts_all_heads_and_all_processes(compose, monkeypatch):
 @pytest.mark.parametrize(
     ("old", "new", "word"),
     [
-        ("num_epochs: 20", "num_epoch: 20", "OPTIMIZER.num_epochs"),
+        ("num_epochs: 14", "num_epoch: 14", "OPTIMIZER.num_epochs"),
         ("size_crops:", "size_crop:", "size_crops"),
         ("use_bn:", "use_bnn:", "use_bn"),
         ("    swav:\n", "    sawv:\n", "swav"),

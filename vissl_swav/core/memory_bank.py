@@ -143,6 +143,12 @@ class MemoryBank(nn.Module):
         self._row_of[self.index[gaps]] = gaps.int()
         self.num_rows.fill_(num_kept)
 
+    def trim(self) -> None:
+        """Gives up memory beyond the rows in use, before a checkpoint say."""
+        self.features = self.features[:, : len(self)].clone()
+        self.index = self.index[: len(self)].clone()
+        self.stamp = self.stamp[: len(self)].clone()
+
     def _make_room(self, num_rows: int) -> None:
         """At least `num_rows` rows of memory."""
         have = self.features.shape[1]

@@ -51,12 +51,15 @@ class ClusteringHook(ClassyHook):
         """Before the host's checkpoint in mid-epoch: every rank's bank goes along."""
         view = TaskView(task)
         if view.wants_checkpoint_now:
+            view.loss.method.bank.trim()
             view.loss.gather_shards()
 
     def on_phase_end(self, task: Any) -> None:
-        """Before the host's checkpoint at the end of a phase, likewise."""
+        """Before the host's checkpoint at the end of a phase: one row an image."""
         view = TaskView(task)
         if view.wants_checkpoint_after_phase:
+            view.loss.method.bank.settle(collective())
+            view.loss.method.bank.trim()
             view.loss.gather_shards()
 
     @staticmethod

@@ -32,7 +32,7 @@ def loss_curve(path: Path, steps: Sequence[dict[str, Any]], config: Path) -> Non
     if floor > 0:
         axes.axhline(floor, color="C2", ls="--", label=f"floor ln(K/N) = {floor:.2f}")
     axes.set_xlabel("training step")
-    axes.set_ylabel("swapped prediction loss (nats)")
+    axes.set_ylabel("loss (nats)")
     axes.legend()
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -19,12 +19,13 @@ from rich.text import Text
 
 from vissl_swav.data import folders
 from vissl_swav.data.errors import DataError
+from vissl_swav.host import settings
 from vissl_swav.host.errors import StartError
 from vissl_swav.suite import features, figures, stage
 from vissl_swav.suite.job import Job, Splits, batch_of, check_free, find_data
 from vissl_swav.train import INSTALL_LINE, have_host
 
-METHODS = ("swav",)
+METHODS = tuple(settings.LOSSES)
 LAYER = "res5avg"
 NUM_NEIGHBORS = 20
 
@@ -127,7 +128,7 @@ class _Stage:
 def _pretrain(folder: Path, job: Job, splits: Splits, report: stage.Report) -> None:
     if _checkpoint(folder, missing_ok=True) is not None:
         return
-    embedded_crops = [f"+config/pretrain/{job.method}/crops=embedded"]
+    embedded_crops = ["+config/pretrain/swav/crops=embedded"]
     stage.run(
         "Pretraining",
         [

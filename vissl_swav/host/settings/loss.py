@@ -66,6 +66,12 @@ def infer(cfg: Any) -> Any:
     if not is_ours(cfg):
         return cfg
     loss = LOSSES[cfg.LOSS["name"]]
+    for other in LOSSES:
+        if other != loss.name and cfg.LOSS.get(other):
+            logging.warning(
+                f"vissl_swav: the loss is {loss.name}; what stands below "
+                f"config.LOSS.{other} is not read (config.LOSS.{other}=null says so)."
+            )
     given = dict(cfg.LOSS.get(loss.name) or {})
     given.pop("name", None)
     parts.check_keys(given, loss.keys, f"config.LOSS.{loss.name}")
