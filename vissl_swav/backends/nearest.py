@@ -9,7 +9,7 @@ def choose(name: str = "auto") -> Nearest:
 
     Args:
         name: "torch", "faiss", "flash" (flash-kmeans, GPU only), or "auto": torch,
-            which is as fast on the CPU and needs nothing (docs/results.md).
+            the fastest where the CPU multiplies bfloat16 (docs/results.md).
 
     Raises:
         ImportError: its library is not installed.
