@@ -49,6 +49,19 @@ def finished(host, folder, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("method", ["deepcluster_v2", "sela_v2"])
+def test_the_other_methods(host, folder, tmp_path, method):
+    assert quickstart(tmp_path / "out", "--data", folder, "--method", method) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(results["rows"]) == {method, "random trunk"}
+    assert results["rows"][method]["knn_20"] == 100
+    lines = (tmp_path / "out" / "pretrain" / "assignments.jsonl").read_text()
+    assert len(lines.splitlines()) == 14
+    assert (tmp_path / "out" / "curves.png").stat().st_size > 5000
+
+
 @pytest.mark.timeout(600)
 def test_results_and_what_they_come_from(finished, folder):
     results = json.loads((finished / "results.json").read_text())
@@ -130,6 +143,8 @@ def test_fewer_images_than_a_batch(host, tmp_path, capsys):
     ("config", "shared"),
     [
         ("pretrain/swav/quickstart", "pretrain/swav/quickstart"),
+        ("pretrain/deepcluster_v2/quickstart", "pretrain/swav/quickstart"),
+        ("pretrain/sela_v2/quickstart", "pretrain/swav/quickstart"),
         ("benchmark/knn/small_images", "benchmark/small_images"),
         ("benchmark/linear/small_images", "benchmark/small_images"),
     ],
@@ -149,6 +164,17 @@ def test_no_evaluation_step_has_a_single_image(host, count):
     )
     assert batch <= count and count % batch != 1
     assert batch >= min(count, 127)
+
+
+@pytest.mark.parametrize(
+    ("count", "epochs"), [(5000, 6), (2560, 6), (150, 60), (3, 120)]
+)
+def test_the_probe_takes_enough_steps(host, count, epochs):
+    """Six epochs, and 120 steps at least: batch norm needs them."""
+    report = folders.ImageFolderReport(
+        path="", images_per_class={"a": count}, num_decoded=0
+    )
+    assert module._probe_epochs(report) == epochs
 
 
 def test_classes_of_one_split_only(host, tmp_path, capsys):

@@ -4,7 +4,7 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -84,7 +84,7 @@ def find_data(out: Path, job: Job, report: stage.Report) -> Splits:
     else:
         root = Path(job.data)
     found = folders.find_splits(root)
-    batch = batch_of(f"pretrain/{job.method}/quickstart")
+    batch = batch_of("pretrain/swav/quickstart")  # All methods' stand on this one.
     train = folders.check_image_folder(found.train, min_images=batch)
     test = folders.check_image_folder(found.test, min_images=1)
     folders.check_same_classes(train, test)
@@ -116,8 +116,17 @@ def _cut(
 
 def batch_of(config: str) -> int:
     """Images in a training step of one of our configs, all of one process."""
+    return settings.batch_of_one_process(_tree(config))
+
+
+def epochs_of(config: str) -> int:
+    """Training epochs of one of our configs."""
+    return settings.num_epochs(_tree(config))
+
+
+def _tree(config: str) -> dict[str, Any]:
+    """What the file itself holds, without what it is laid over."""
     group, _, name = f"config/{config}".rpartition("/")
     file = find_yaml(group, name)
     assert file is not None
-    tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return settings.batch_of_one_process(tree["config"])
+    return yaml.safe_load(file.read_text(encoding="utf-8"))["config"]

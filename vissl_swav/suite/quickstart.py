@@ -22,12 +22,13 @@ from vissl_swav.data.errors import DataError
 from vissl_swav.host import settings
 from vissl_swav.host.errors import StartError
 from vissl_swav.suite import features, figures, stage
-from vissl_swav.suite.job import Job, Splits, batch_of, check_free, find_data
+from vissl_swav.suite.job import Job, Splits, batch_of, check_free, epochs_of, find_data
 from vissl_swav.train import INSTALL_LINE, have_host
 
 METHODS = tuple(settings.LOSSES)
 LAYER = "res5avg"
 NUM_NEIGHBORS = 20
+LEAST_PROBE_STEPS = 120
 
 
 def main(options: argparse.Namespace) -> int:
@@ -191,6 +192,7 @@ def _evaluate(
                 "Linear probe",
                 [
                     "config=benchmark/linear/small_images",
+                    f"config.OPTIMIZER.num_epochs={_probe_epochs(splits.train)}",
                     "config.MODEL.HEAD.PARAMS=[[eval_mlp,{in_channels:128,"
                     f"dims:[128,{len(splits.train.images_per_class)}]}}]]",
                     *common,
@@ -211,6 +213,16 @@ def _evaluation_batch(train: folders.ImageFolderReport) -> int:
     batch = min(batch_of("benchmark/small_images"), train.num_images)
     # The probe's batch norm refuses a last batch of one image.
     return batch - 1 if train.num_images % batch == 1 else batch
+
+
+def _probe_epochs(train: folders.ImageFolderReport) -> int:
+    """The config's epochs, more where few images make few steps.
+
+    The probe's batch norm needs a hundred steps until its statistics are settled.
+    """
+    steps_per_epoch = -(-train.num_images // _evaluation_batch(train))
+    least = -(-LEAST_PROBE_STEPS // steps_per_epoch)
+    return max(epochs_of("benchmark/linear/small_images"), least)
 
 
 def _linear_accuracy(folder: Path) -> float:

@@ -98,6 +98,11 @@ def batch_of_one_process(cfg: Mapping[str, Any]) -> int:
     return cfg["DATA"]["TRAIN"]["BATCHSIZE_PER_REPLICA"]
 
 
+def num_epochs(cfg: Mapping[str, Any]) -> int:
+    """Training epochs of the run."""
+    return cfg["OPTIMIZER"]["num_epochs"]
+
+
 def seed(cfg: Mapping[str, Any]) -> int:
     """The run's seed."""
     return cfg["SEED_VALUE"]
