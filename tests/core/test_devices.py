@@ -5,7 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from vissl_swav.core.deepcluster_v2 import DeepClusterV2
 from vissl_swav.core.prototypes import Prototypes
+from vissl_swav.core.sela_v2 import SeLaV2
 from vissl_swav.core.sinkhorn import sinkhorn
 from vissl_swav.core.swapped_prediction import swapped_prediction_loss
 from vissl_swav.core.swav import SwAV
@@ -93,3 +95,64 @@ def test_a_step_loop_learns_in_every_precision(device, dtype):
     ceiling = torch.tensor(float(K)).log().item()
     assert swav.queue.is_full
     assert sum(losses[-20:]) / 20 < ceiling - 0.3
+
+
+def clustering_cycle(method_class, device, *, bank_dtype="float32", mixed=False):
+    """Two epochs of random features; the labels, objective, prototypes and losses."""
+    unit = functional.normalize
+    generator = torch.Generator().manual_seed(3)
+    method = method_class(
+        num_images=60,
+        num_crops=3,
+        num_prototypes=[7, 4],
+        embedding_dim=8,
+        bank_dtype=bank_dtype,
+    ).to(device)
+    prototypes = [
+        unit(torch.randn(K, 8, generator=generator), dim=1).to(device) for K in (7, 4)
+    ]
+    centers = torch.randn(7, 8, generator=generator)
+    losses, found = [], None
+    for epoch in range(2):
+        for images in torch.randperm(60, generator=generator).split(16):
+            views = [
+                centers[images % 7]
+                + 0.4 * torch.randn(len(images), 8, generator=generator)
+                for _ in range(3)
+            ]
+            Z = unit(torch.cat(views), dim=1).to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+                scores = [(Z @ C.t()).requires_grad_() for C in prototypes]
+                loss = method(scores, images.to(device))
+            loss.backward()
+            assert all(S.grad is not None for S in scores)
+            losses.append(loss.item())
+            method.remember(Z.bfloat16() if mixed else Z, images.to(device))
+        found = method.start_epoch(prototypes, epoch=epoch, seed=1)
+        prototypes = found.prototypes
+    return method.labels.labels.cpu(), found, losses
+
+
+@pytest.mark.parametrize("method_class", [DeepClusterV2, SeLaV2])
+def test_the_clustering_cycle_equals_the_cpus(device, method_class):
+    labels, found, losses = clustering_cycle(method_class, device)
+    expected = clustering_cycle(method_class, torch.device("cpu"))
+    assert (labels == expected[0]).float().mean() > 0.98, "labels equal up to ties"
+    assert found.objective == pytest.approx(expected[1].objective, abs=1e-3)
+    assert losses == pytest.approx(expected[2], rel=1e-2)
+    assert all(C.device.type == device.type for C in found.prototypes)
+
+
+@pytest.mark.parametrize("method_class", [DeepClusterV2, SeLaV2])
+@pytest.mark.parametrize("bank_dtype", ["float16", "bfloat16"])
+def test_the_clustering_cycle_in_half_precision(device, method_class, bank_dtype):
+    """Half features under autocast, a half bank: nearly the objective of float32."""
+    _, found, losses = clustering_cycle(
+        method_class, device, bank_dtype=bank_dtype, mixed=True
+    )
+    expected = clustering_cycle(method_class, torch.device("cpu"))
+    assert found.objective == pytest.approx(expected[1].objective, abs=0.03)
+    assert all(torch.isfinite(torch.tensor(losses)))
+    for C in found.prototypes:
+        assert C.dtype == torch.float32
+        torch.testing.assert_close(C.norm(dim=1), torch.ones(len(C), device=device))
