@@ -33,6 +33,9 @@ CASES = {
     ),
     "all opposite": (unit(1, 16).repeat(20, 1), -unit(1, 16).repeat(300, 1)),
     "not of unit length": (5 * unit(300, 16), 0.1 * unit(300, 16, seed=1)),
+    "tiny": (1e-21 * unit(300, 16), unit(300, 16, seed=1)),
+    "tinier": (1e-30 * unit(300, 16), 1e-6 * unit(300, 16, seed=1)),
+    "many dimensions": (unit(200, 2048), unit(400, 2048, seed=1)),
     "no rows": (unit(5, 8)[:0], unit(300, 8)),
 }
 

@@ -258,14 +258,19 @@ def test_a_state_of_another_bank_is_an_error(other, words):
         MemoryBank(**settings).load_state_dict(bank.state_dict())
 
 
-def test_trim_keeps_the_rows_in_use_and_nothing_else():
+def test_the_state_in_use_is_all_that_is_needed():
     bank = MemoryBank(num_images=20, num_banks=1, dim=2)
     for first in (0, 4, 8):
         bank.write(torch.full((1, 4, 2), float(first)), torch.arange(first, first + 4))
     assert bank.features.shape[1] >= 12
-    rows, images = bank.rows(0).clone(), bank.images().clone()
-    bank.trim()
-    assert bank.features.shape[1] == bank.index.numel() == bank.stamp.numel() == 12
-    assert torch.equal(bank.rows(0), rows) and torch.equal(bank.images(), images)
-    bank.write(torch.full((1, 2, 2), 9.0), torch.tensor([3, 15]))
-    assert len(bank) == 13 and (bank.rows(0)[3] == 9).all()
+    state = bank.in_use()
+    assert state.keys() == bank.state_dict().keys()
+    assert (
+        state["features"].shape[1] == len(state["index"]) == len(state["stamp"]) == 12
+    )
+    copy = MemoryBank(num_images=20, num_banks=1, dim=2)
+    copy.load_state_dict(state)
+    assert torch.equal(bank.rows(0), copy.rows(0))
+    for one in (bank, copy):
+        one.write(torch.full((1, 2, 2), -1.0), torch.tensor([3, 15]))
+    assert torch.equal(bank.rows(0), copy.rows(0)) and len(copy) == 13

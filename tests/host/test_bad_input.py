@@ -60,6 +60,13 @@ def run(compose, images, tmp_path, capsys):
             ],
             ["49 prototypes", "48 images"],
         ),
+        (
+            ["config.LOSS.name=deepcluster_v2", "config.LOSS.deepcluster_v2.nearst=x"],
+            ["nearst", "did you mean nearest"],
+        ),
+        (["config.LOSS.deepcluster_v2.epsilon=1"], ["epsilon is no key of vissl_swav"]),
+        (["config.LOSS.name=deepclusterv2"], ["'deepclusterv2'", "deepcluster_v2"]),
+        (["config.TEST_ONLY=true"], ["to pretrain", "config=benchmark/"]),
         (["config.MODEL.TRUNK.RESNET_SMALL.WIDHT=3"], ["WIDHT", "WIDTH"]),
         (["config.MODEL.TRUNK.RESNET_SMALL.WIDTH=3"], ["starts with 16", "24"]),
         (["config.MODEL.TRUNK.RESNET_SMALL.DEPTH=50"], ["DEPTH 50", "[18, 34]"]),

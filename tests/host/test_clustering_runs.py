@@ -101,12 +101,12 @@ def test_another_number_of_processes_goes_on(images, tmp_path, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_one_crop_test_phases_and_uneven_batches(images, tmp_path, method):
-    """V = 1; 48 images in batches of 20; the test set is smaller than the training set.
+    """V = 1; 48 images in batches of 20; the test set is larger than the training set.
 
     Test phases neither assign nor write the bank, and the bank is as large as the
-    training set, not as the test set.
+    training set, not as the test set. No test image has a label: its loss is 0.
     """
-    fewer = host_runs.make_images(tmp_path / "fewer", per_class=8)
+    more = host_runs.make_images(tmp_path / "more", per_class=40)
     run(
         images,
         tmp_path / "run",
@@ -116,7 +116,7 @@ def test_one_crop_test_phases_and_uneven_batches(images, tmp_path, method):
         "config.DATA.TRAIN.BATCHSIZE_PER_REPLICA=20",
         "config.DATA.TRAIN.DROP_LAST=false",
         "config.TEST_MODEL=true",
-        f"config.DATA.TEST.DATA_PATHS=[{fewer}]",
+        f"config.DATA.TEST.DATA_PATHS=[{more}]",
         "config.DATA.TEST.DATA_SOURCES=[disk_folder]",
         "config.DATA.TEST.BATCHSIZE_PER_REPLICA=8",
         "config.DATA.TEST.TRANSFORMS=[{name:MultiCrop,size_crops:[24],num_crops:[1],"

@@ -21,6 +21,8 @@ _GROUPS = 32
 LEAST_CENTROIDS = 256
 # More close centroids than this many a row: one pass in float32 is cheaper.
 _MOST_CLOSE = 16
+# Shorter rows and centroids than this: their squares are near float32's smallest.
+_TINY = 1e-15
 # Relative rounding of bfloat16: half a unit in the last of 8 bits, and some slack.
 _ROUNDING = 2.0**-8
 
@@ -49,6 +51,7 @@ class CoarseCentroids:
         self._rounded = torch.cat([rounded, rounded[-1:].expand(missing, -1)]).t()
         error = centroids - rounded.float()
         self._largest_error = error.square().sum(dim=1).sqrt().max()
+        self._smallest_length = centroids.square().sum(dim=1).sqrt().min()
         self._largest_length = centroids.square().sum(dim=1).sqrt().max()
         self.columns = self._rounded.shape[1]
 
@@ -68,10 +71,13 @@ class CoarseCentroids:
             scores: room for (B, `columns`) bfloat16 scores.
 
         Returns:
-            None where too many centroids come close, or a row's best coarse score is
-            not surely positive.
+            None where too many centroids come close, a row's best coarse score is not
+            surely positive, or a row or centroid is so short that squares vanish.
         """
         num_rows = rows.shape[0]
+        lengths = rows.square().sum(dim=1).sqrt()
+        if not bool(torch.minimum(lengths, self._smallest_length).ge(_TINY).all()):
+            return None
         rounded = rows.bfloat16()
         torch.mm(rounded, self._rounded, out=scores)
         grouped = scores.view(num_rows, _GROUPS, self._width)
@@ -105,6 +111,8 @@ class CoarseCentroids:
         length = rows.square().sum(dim=1).sqrt()
         # Products of rounded numbers are summed in float32; the sum is rounded once.
         bound = error * self._largest_length + (length + error) * self._largest_error
+        terms = rows.shape[1] * 2.0**-24  # Rounding of the sum over dimensions.
+        bound = bound + terms * (length + error) * self._largest_length
         bound = bound + _ROUNDING * (largest.abs() + bound)
         threshold = largest - 2 * bound
         # Rounded down: the comparison is in bfloat16.

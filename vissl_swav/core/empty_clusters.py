@@ -18,7 +18,8 @@ EmptyRule = Callable[[Tensor, Tensor, int], Tensor]
 def split_largest(centroids: Tensor, counts: Tensor, seed: int) -> Tensor:
     """Empty clusters take parts of the largest: centroids near theirs, by fresh noise.
 
-    A cluster is split into as many parts as makes the largest part smallest.
+    A cluster is split into as many parts as makes the largest part smallest. Rows that
+    lie much nearer to each other than the noise is long (`NOISE`) are not separated.
 
     Args:
         centroids: C (K, D), unit rows.

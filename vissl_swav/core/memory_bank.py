@@ -110,8 +110,8 @@ class MemoryBank(nn.Module):
         rows = self._row_of[index].long()
         new = rows < 0
         first = len(self)
-        rows[new] = torch.arange(first, first + int(new.sum()), device=rows.device)
         end = first + int(new.sum())
+        rows[new] = torch.arange(first, end, device=rows.device)
         self._make_room(end)
         self.features[:, rows] = features.to(self.features)
         self.index[rows] = index
@@ -143,11 +143,12 @@ class MemoryBank(nn.Module):
         self._row_of[self.index[gaps]] = gaps.int()
         self.num_rows.fill_(num_kept)
 
-    def trim(self) -> None:
-        """Gives up memory beyond the rows in use, before a checkpoint say."""
-        self.features = self.features[:, : len(self)].clone()
-        self.index = self.index[: len(self)].clone()
-        self.stamp = self.stamp[: len(self)].clone()
+    def in_use(self) -> dict[str, Tensor]:
+        """The state dict without the room that is not in use; views, not copies."""
+        state: dict[str, Tensor] = self.state_dict()
+        for name, axis in (("features", 1), ("index", 0), ("stamp", 0)):
+            state[name] = state[name].narrow(axis, 0, len(self))
+        return state
 
     def _make_room(self, num_rows: int) -> None:
         """At least `num_rows` rows of memory."""
@@ -156,9 +157,9 @@ class MemoryBank(nn.Module):
             return
         more = min(max(num_rows, int(have * _GROWTH)), self.num_images) - have
         num_banks, _, dim = self.features.shape
-        self.features = torch.cat(
-            [self.features, self.features.new_zeros(num_banks, more, dim)], dim=1
-        )
+        grown = self.features.new_zeros(num_banks, have + more, dim)
+        grown[:, :have] = self.features
+        self.features = grown
         self.index = torch.cat([self.index, self.index.new_zeros(more)])
         self.stamp = torch.cat([self.stamp, self.stamp.new_zeros(more)])
 

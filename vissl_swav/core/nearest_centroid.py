@@ -68,12 +68,17 @@ class TorchNearest:
         return is_float and enough and multiplies_bfloat16(centroids.device)
 
 
+# Chunks that the coarse pass may leave to the exact one before it is given up.
+_TRIES = 2
+
+
 class _Scorer:
     """Scores chunks of rows, none larger than the first, in buffers that it keeps."""
 
     def __init__(self, centroids: Tensor, *, coarse: bool):
         self._centroids = centroids
         self._coarse = CoarseCentroids(centroids) if coarse else None
+        self._in_vain = 0
         self._buffers: dict[torch.dtype, Tensor] = {}
 
     @property
@@ -91,7 +96,9 @@ class _Scorer:
                 best[0].copy_(found[1])
                 best[1].copy_(found[0])
                 return
-            self._coarse = None  # Features like these do not pay: no further try.
+            self._in_vain += 1
+            if self._in_vain == _TRIES:  # Features like these do not pay.
+                self._coarse = None
         room = self._room(rows, self._centroids.shape[0], self._centroids.dtype)
         torch.max(torch.mm(rows, self._centroids.t(), out=room), dim=1, out=best)
 

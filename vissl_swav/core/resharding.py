@@ -14,7 +14,7 @@ from vissl_swav.core.collective import Collective
 
 State = dict[str, Tensor]
 
-# Bytes of a process's state that travel at a time.
+# Bytes that stand on every process at a time, of all processes' state together.
 _CHUNK = 64 * 2**20
 
 
@@ -38,8 +38,9 @@ def shards_of_all(state: State, collective: Collective, *, keep: bool) -> list[S
         flat = tensor.detach().contiguous().view(-1).view(torch.uint8)
         sizes = [tensor.element_size() * _product(shape) for shape in shapes]
         parts: list[list[Tensor]] = [[] for _ in shapes]
-        for start in range(0, max(sizes), _CHUNK):
-            length = min(_CHUNK, max(sizes) - start)
+        step = max(1, _CHUNK // len(shapes))
+        for start in range(0, max(sizes), step):
+            length = min(step, max(sizes) - start)
             chunk = flat.new_zeros(length)
             mine = flat[start : start + length]
             chunk[: mine.numel()] = mine

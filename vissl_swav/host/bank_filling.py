@@ -35,13 +35,13 @@ def fill(view: TaskView) -> None:
         console=Console(stderr=True),
         disable=not is_primary(),
     )
-    with batch_statistics(view.model):
+    with batch_statistics(view.model), view.autocast():
         for batch in batches:
             images, valid = view.images_of(batch, method.layout.num_crops)
             inputs = [view.on_device(batch["data"][0][crop]) for crop in crops]
             embeddings = view.model(inputs)[0][0]
             features = embeddings.view(len(crops), images.numel(), -1)
-            method.bank.write(features, images, valid)
+            method.remember_rows(features, images, valid)
 
 
 @contextmanager

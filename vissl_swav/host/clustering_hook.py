@@ -37,21 +37,25 @@ class ClusteringHook(ClassyHook):
         """Labels for the epoch; test phases neither assign nor write the bank."""
         view = TaskView(task)
         view.loss.train(view.is_training)
+        view.loss.forget_shards()
         if view.is_training:
             self._start_epoch(view)
 
     def on_forward(self, task: Any) -> None:
-        """Tells the loss which images the batch holds."""
+        """Tells the loss which images the batch holds.
+
+        Labels are of the training images: in a test phase no image has one.
+        """
         view = TaskView(task)
-        view.loss.images, view.loss.valid = view.batch_images(
-            view.loss.method.layout.num_crops
-        )
+        images, valid = view.batch_images(view.loss.method.layout.num_crops)
+        if not view.is_training:
+            images, valid = torch.zeros_like(images), torch.zeros_like(valid)
+        view.loss.images, view.loss.valid = images, valid
 
     def on_step(self, task: Any) -> None:
         """Before the host's checkpoint in mid-epoch: every rank's bank goes along."""
         view = TaskView(task)
         if view.wants_checkpoint_now:
-            view.loss.method.bank.trim()
             view.loss.gather_shards()
 
     def on_phase_end(self, task: Any) -> None:
@@ -59,7 +63,6 @@ class ClusteringHook(ClassyHook):
         view = TaskView(task)
         if view.wants_checkpoint_after_phase:
             view.loss.method.bank.settle(collective())
-            view.loss.method.bank.trim()
             view.loss.gather_shards()
 
     @staticmethod
@@ -81,6 +84,13 @@ class ClusteringHook(ClassyHook):
                 weight.copy_(wanted)
         seconds = time.perf_counter() - started
         if is_primary():
+            tolerance = settings.loss_settings(view.cfg).get("tolerance")
+            if found.error is not None and found.error > tolerance:
+                logging.warning(
+                    f"vissl_swav: after {found.num_iterations} iterations a "
+                    f"prototype's share of the images is off by {found.error:.1e} "
+                    f"(tolerance {tolerance}); raise epsilon or max_iterations."
+                )
             after = method.labels.labels[..., 0]
             line = {
                 "epoch": view.epoch,
@@ -101,8 +111,10 @@ def _facts(
     facts: list[dict[str, Any]] = []
     for head, sizes in enumerate(found.cluster_sizes):
         both = (before[head] >= 0) & (after[head] >= 0)
-        nmi = None
+        nmi = changed = None
         if both.any():
+            moved = before[head][both] != after[head][both]
+            changed = round(float(moved.float().mean()), 4)
             old, new = before[head][both].cpu().numpy(), after[head][both].cpu().numpy()
             nmi = round(float(normalized_mutual_info_score(old, new)), 4)
         facts.append(
@@ -114,6 +126,7 @@ def _facts(
                 "empty": int((sizes == 0).sum()),
                 "labelled": int((after[head] >= 0).sum()),
                 "nmi": nmi,
+                "changed": changed,
             }
         )
     return facts
@@ -127,7 +140,8 @@ def _tell(line: dict[str, Any], folder: str) -> None:
             f"Labels for epoch {line['epoch']}, head {head}: {facts['labelled']} "
             f"images, cluster sizes {facts['min']} / {facts['median']} / "
             f"{facts['max']} (min, median, max), {facts['empty']} empty, objective "
-            f"{facts['objective']:.4f}, NMI with the labels before {facts['nmi']}; "
+            f"{facts['objective']:.4f}, NMI with the labels before {facts['nmi']}, "
+            f"share changed {facts['changed']}; "
             f"{line['iterations']} iterations"
             + (f", shares within {share:.1e}" if share is not None else "")
             + f", {line['seconds']} s for all heads"

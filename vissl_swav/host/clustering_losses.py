@@ -47,6 +47,10 @@ class ClusterPrediction(RankedLoss):
         """Every rank has its own images in the bank."""
         return "method.bank", self.method.bank
 
+    def own_shard(self) -> State:
+        """The rows of the bank that are in use."""
+        return self.method.bank.in_use()
+
     def shard_for(self, shards: list[State], rank: int, world: int) -> State | None:
         """The rank's images; other numbers of ranks deal them out anew."""
         if len(shards) == world:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from vissl_swav.host.errors import StartError
-from vissl_swav.host.settings import LOSSES, nearest
+from vissl_swav.host.settings import LOSSES, check_loss_key, nearest
 
 # Keys of ours that the host's defaults do not know.
 _OURS = {
@@ -44,6 +44,20 @@ def admit_our_keys(overrides: Sequence[str]) -> list[str]:
         unmarked = match is not None and not match["mark"] and match["key"] in ours
         admitted.append(f"++{override}" if unmarked else override)
     return admitted
+
+
+def check_our_loss_keys(overrides: Sequence[str]) -> None:
+    """Overrides below `config.LOSS.<a loss of ours>` name valid keys.
+
+    Raises:
+        StartError: names the nearest valid key.
+    """
+    for override in overrides:
+        match = _OVERRIDE.match(override)
+        path = match["key"] if match else ""
+        loss, _, key = path.removeprefix("config.LOSS.").partition(".")
+        if path.startswith("config.LOSS.") and loss in LOSSES and key:
+            check_loss_key(loss, key)
 
 
 def key_paths(tree: Any, prefix: str = "") -> Iterator[str]:
@@ -84,7 +98,7 @@ def files_of(overrides: Sequence[str]) -> list[Path]:
 
 def place_of(key: str, overrides: Sequence[str]) -> str:
     """The file, or the command line, where the dotted key stands."""
-    for override in overrides:
+    for override in reversed(overrides):  # The last one of a key is the one that holds.
         match = _OVERRIDE.match(override)
         if not match or _is_group(match["key"]):
             continue

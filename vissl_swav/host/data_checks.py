@@ -48,7 +48,9 @@ def _check_source(
         return
     count = min(count, split.limit) if split.limit > 0 else count
     if run.keeps_bank and split.name == "TRAIN":
-        _check_bank(run, count)
+        in_batches = split.batch * run.world_size
+        dropped = count % in_batches if split.drops_last else 0
+        _check_bank(run, count - dropped or count)
     if not split.drops_last:
         return
     batch = split.batch * run.world_size
@@ -73,9 +75,11 @@ def _check_bank(run: settings.RunFacts, num_images: int) -> None:
         )
     available = None if run.on_slurm else memory_bytes(run.device)
     sharing = run.processes_per_node if run.device == "cpu" else 1
-    row = run.num_assign_crops * run.embedding_dim * run.bytes_per_bank_value
-    labels = 4 * num_images * len(run.num_prototypes)
-    needed = sharing * (row * -(-num_images // run.world_size) + labels)
+    row = run.num_assign_crops * run.embedding_dim * run.bytes_per_bank_value + 16
+    # Images change ranks: up to two rows an image until they are settled.
+    rows = min(num_images, 2 * -(-num_images // run.world_size))
+    labels = 4 * num_images * (len(run.num_prototypes) + 1)
+    needed = sharing * (row * rows + labels)
     if available is not None and needed > available:
         raise StartError(
             f"the memory bank of {num_images} images needs {needed / 2**30:.1f} GiB on "

@@ -110,12 +110,17 @@ def _save(config: Any, folder: Path) -> None:
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
-    """The words of hydra, and the nearest key where it does not know one."""
+    """The words of hydra, and the nearest key where it does not know one.
+
+    Raises:
+        StartError: it is a key of a loss of ours, which has better words.
+    """
     message = str(error).strip()
     cause = error.__cause__
     key = getattr(cause, "full_key", None) if cause is not None else None
     if not key:
         return message
+    config_keys.check_our_loss_keys(overrides)
     from vissl.utils.hydra_config import compose_hydra_configuration
 
     first = next(o for o in overrides if o.startswith("config="))

@@ -26,6 +26,7 @@ class QueueHook(ClassyHook):
         """Only training phases count steps and fill the queue."""
         view = TaskView(task)
         view.loss.train(view.is_training)
+        view.loss.forget_shards()
 
     def on_forward(self, task: Any) -> None:
         """Scores all rows of a full queue; a queue that is not full is not used."""

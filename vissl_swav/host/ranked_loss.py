@@ -32,16 +32,25 @@ class RankedLoss(ClassyLoss):
         """Dotted name, and the module; None where this run has none."""
 
     @abstractmethod
+    def own_shard(self) -> State:
+        """This rank's state, as the others' checkpoint needs it."""
+
+    @abstractmethod
     def shard_for(self, shards: list[State], rank: int, world: int) -> State | None:
         """This rank's state out of those saved; None if they do not fit this run."""
 
     def gather_shards(self) -> None:
         """Collects all ranks' shards for the state dict; every rank must call it."""
+        self.forget_shards()
         module, ranks = self.sharded[1], collective()
         if module is None or ranks.world_size == 1:
             return
-        found = shards_of_all(module.state_dict(), ranks, keep=ranks.rank == 0)
+        found = shards_of_all(self.own_shard(), ranks, keep=ranks.rank == 0)
         self._other_ranks = found[1:]
+
+    def forget_shards(self) -> None:
+        """Gives up the other ranks' shards: they are those of a step gone by."""
+        self._other_ranks = []
 
     def get_extra_state(self) -> dict[str, list[State]]:
         """The shards of ranks 1, 2, ...; rank 0's stands with the other buffers."""
@@ -62,20 +71,21 @@ def _take_own_shard(
         del state[name + key]
     others = (state.get(f"{prefix}_extra_state") or {}).get(OTHER_RANKS, [])
     shards: list[State] = [saved, *others] if saved else []
+    told = logging.warning if ranks.rank == 0 else logging.debug
     if module is None:
         if saved:
-            logging.warning(f"vissl_swav: the checkpoint's {path} is not used here.")
+            told(f"vissl_swav: the checkpoint's {path} is not used here.")
         return
     mine = loss.shard_for(shards, ranks.rank, ranks.world_size) if shards else None
     if mine is None:
-        logging.warning(
+        told(
             f"vissl_swav: the checkpoint's {path} ({_shapes(shards)}) does not fit "
             f"this run ({ranks.world_size} x {_shapes([module.state_dict()])}): it "
             "starts empty."
         )
         mine = module.state_dict()
     elif len(shards) != ranks.world_size:
-        logging.warning(
+        told(
             f"vissl_swav: {path} of {len(shards)} ranks was dealt out to "
             f"{ranks.world_size}: nothing is lost, but the run differs from one "
             "without interruption."

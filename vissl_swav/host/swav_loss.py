@@ -45,6 +45,10 @@ class SwAVSwappedPrediction(RankedLoss):
         """Every rank has its own rows of the queue."""
         return "swav.queue", self.swav.queue
 
+    def own_shard(self) -> State:
+        """The queue's buffers."""
+        return {} if self.swav.queue is None else self.swav.queue.state_dict()
+
     def shard_for(self, shards: list[State], rank: int, world: int) -> State | None:
         """The rank's queue; a queue of another length in all is not used."""
         assert self.swav.queue is not None

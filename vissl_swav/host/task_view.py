@@ -1,5 +1,6 @@
 """The only reach into a host task: our hooks see it through this."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -71,7 +72,8 @@ class TaskView:
     def wants_checkpoint_now(self) -> bool:
         """Whether the host writes a checkpoint in the on_step that is running."""
         frequency = settings.checkpoint_step_frequency(self._task.config)
-        return frequency > 0 and self._task.iteration % frequency == 0
+        on_a_step = frequency > 0 and self._task.iteration % frequency == 0
+        return self.is_training and on_a_step
 
     @property
     def wants_checkpoint_after_phase(self) -> bool:
@@ -90,6 +92,14 @@ class TaskView:
     def model(self) -> nn.Module:
         """The model as the host runs it, wrapped where there are several ranks."""
         return self._task.model
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision that the host's train step would compute in."""
+        if self._task.amp_type is None:
+            return nullcontext()
+        from vissl_swav.compat.amp import autocast_context
+
+        return autocast_context(self._task)
 
     @property
     def train_loader(self) -> Any:

@@ -64,7 +64,15 @@ def infer(cfg: Any) -> Any:
     """
     _label_paths(cfg)
     if not is_ours(cfg):
+        _check_name(cfg)
         return cfg
+    if cfg.TEST_ONLY:
+        raise StartError(
+            f"config.TEST_ONLY is true, but {cfg.LOSS['name']} is a loss to pretrain "
+            "with; to evaluate a checkpoint take config=benchmark/... with "
+            "config.MODEL.WEIGHTS_INIT.PARAMS_FILE=CHECKPOINT.",
+            key="config.TEST_ONLY",
+        )
     loss = LOSSES[cfg.LOSS["name"]]
     for other in LOSSES:
         if other != loss.name and cfg.LOSS.get(other):
@@ -96,6 +104,15 @@ def infer(cfg: Any) -> Any:
         logging.info(f"vissl_swav: DATA.TRAIN.COLLATE_FUNCTION is now {COLLATOR_NAME}")
         cfg.DATA.TRAIN.COLLATE_FUNCTION = COLLATOR_NAME
     return cfg
+
+
+def check_loss_key(loss: str, key: str) -> None:
+    """`LOSS.<loss>.<key>` is a key of our loss.
+
+    Raises:
+        StartError: names the nearest valid one.
+    """
+    parts.check_keys([key], LOSSES[loss].keys, f"config.LOSS.{loss}")
 
 
 def loss_arguments(name: str, loss_config: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,6 +174,21 @@ def loss_bounds(cfg: Mapping[str, Any]) -> tuple[float, float]:
 def world_size(cfg: Any) -> int:
     """Number of processes of the run."""
     return cfg.DISTRIBUTED.NUM_NODES * cfg.DISTRIBUTED.NUM_PROC_PER_NODE
+
+
+def _check_name(cfg: Any) -> None:
+    """The loss is one of the host's, where it is none of ours."""
+    import vissl.losses  # noqa: F401  # fills the registry
+    from classy_vision.losses import LOSS_REGISTRY
+
+    name = cfg.LOSS["name"]
+    if name not in LOSS_REGISTRY and name not in cfg.LOSS:
+        valid = [*LOSSES, *LOSS_REGISTRY]
+        raise StartError(
+            f"config.LOSS.name is {name!r}, no loss of VISSL's or vissl_swav's"
+            f"{parts.nearest(name, valid)}",
+            key="config.LOSS.name",
+        )
 
 
 def _check_types(loss: LossKeys, given: Mapping[str, Any]) -> None:

@@ -88,6 +88,9 @@ def identity(cfg: Mapping[str, Any]) -> dict[str, Any]:
         "MODEL.HEAD.PARAMS": cfg["MODEL"]["HEAD"]["PARAMS"],
         "OPTIMIZER.name": cfg["OPTIMIZER"]["name"],
         "DATA.TRAIN.DATASET_NAMES": train["DATASET_NAMES"],
+        "DATA.TRAIN.DATA_SOURCES": train["DATA_SOURCES"],
+        "DATA.TRAIN.DATA_LIMIT": train["DATA_LIMIT"],
+        "DATA.TRAIN.DATA_LIMIT_SAMPLING": train.get("DATA_LIMIT_SAMPLING"),
         "DATA.TRAIN.DATA_PATHS": [str(path) for path in train["DATA_PATHS"]],
         "crops_for_assign": settings.get("crops_for_assign"),
     }
