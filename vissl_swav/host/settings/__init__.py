@@ -2,18 +2,23 @@
 
 from vissl_swav.host.settings.loss import (
     COLLATOR_NAME,
-    check_loss_key,
     clusters,
     infer,
     is_ours,
-    loss_arguments,
     loss_bounds,
     loss_settings,
     schedule,
     take_num_images,
     world_size,
 )
-from vissl_swav.host.settings.losses import DEEPCLUSTER_V2, LOSSES, SELA_V2, SWAV
+from vissl_swav.host.settings.loss_checks import check_loss_key
+from vissl_swav.host.settings.losses import (
+    DEEPCLUSTER_V2,
+    LOSSES,
+    SELA_V2,
+    SWAV,
+    loss_arguments,
+)
 from vissl_swav.host.settings.parts import (
     SMALL_RESNET_DEPTHS,
     TRANSFORM_NAME,

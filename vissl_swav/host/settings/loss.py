@@ -11,32 +11,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from vissl_swav.backends.nearest import choose
-from vissl_swav.core.swav import SwAV
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings import parts
-from vissl_swav.host.settings.losses import LOSSES, NEAREST_CHOICES, SWAV, LossKeys
+from vissl_swav.host.settings.loss_checks import build, check_name, check_types
+from vissl_swav.host.settings.losses import LOSSES, SWAV, LossKeys
 from vissl_swav.host.settings.schedule import Schedule, schedule_of
 
 COLLATOR_NAME = "multi_crop_collator"
 
 # The paper's first epoch of freeze, for prototypes that are trained.
 _FREEZE_EPOCHS = 1
-_COUNTS = (
-    "queue_length",
-    "queue_start_epoch",
-    "queue_start_step",
-    "hard_codes_steps",
-    "freeze_prototypes_epochs",
-    "freeze_prototypes_steps",
-)
-# Keys whose default, None, does not tell their type.
-_TYPES: dict[str, tuple[type, ...]] = {
-    "crops_for_assign": (list,),
-    "num_prototypes": (list,),
-    "tolerance": (int, float),
-}
-_EPSILON = 0.05
 
 
 def is_ours(cfg: Any) -> bool:
@@ -64,7 +48,7 @@ def infer(cfg: Any) -> Any:
     """
     _label_paths(cfg)
     if not is_ours(cfg):
-        _check_name(cfg)
+        check_name(cfg)
         return cfg
     if cfg.TEST_ONLY:
         raise StartError(
@@ -83,7 +67,7 @@ def infer(cfg: Any) -> Any:
     given = dict(cfg.LOSS.get(loss.name) or {})
     given.pop("name", None)
     parts.check_keys(given, loss.keys, f"config.LOSS.{loss.name}")
-    _check_types(loss, given)
+    check_types(loss, given)
     settings = {**loss.defaults, **given}
     _settle_alternatives(loss, given, settings)
     head = parts.swav_head(cfg)
@@ -98,45 +82,12 @@ def infer(cfg: Any) -> Any:
         inferred["queue_length_per_rank"] = local
     for key, value in inferred.items():
         _set_inferred(loss, settings, key, value)
-    _build(loss, settings)
+    build(loss, settings)
     cfg.LOSS[loss.name] = type(cfg)(settings)
     if cfg.DATA.TRAIN.COLLATE_FUNCTION == "default_collate":
         logging.info(f"vissl_swav: DATA.TRAIN.COLLATE_FUNCTION is now {COLLATOR_NAME}")
         cfg.DATA.TRAIN.COLLATE_FUNCTION = COLLATOR_NAME
     return cfg
-
-
-def check_loss_key(loss: str, key: str) -> None:
-    """`LOSS.<loss>.<key>` is a key of our loss.
-
-    Raises:
-        StartError: names the nearest valid one.
-    """
-    parts.check_keys([key], LOSSES[loss].keys, f"config.LOSS.{loss}")
-
-
-def loss_arguments(name: str, loss_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of the core class from an inferred `LOSS.<name>`."""
-    loss = LOSSES[name]
-    missing = [key for key in loss.inferred if key not in loss_config]
-    if missing:
-        raise StartError(
-            f"config.LOSS.{name} lacks {missing}, which vissl_swav infers when the "
-            "host completes the config (convert_to_attrdict); give them, or compose "
-            "the config through the host."
-        )
-    defaults = loss.defaults
-    arguments = {
-        key: loss_config.get(key, defaults.get(key)) for key in loss.core_arguments
-    }
-    if loss.core is SwAV:
-        arguments["queue_length"] = loss_config["queue_length_per_rank"]
-        arguments["queue_start_step"] = arguments["queue_start_step"] or 0
-    if loss.clusters:
-        arguments["num_images"] = loss_config.get("num_images", 1)
-    if "nearest" in loss.of_hooks:
-        arguments["nearest"] = choose(loss_config.get("nearest", "auto"))
-    return arguments
 
 
 def schedule(cfg: Any) -> Schedule:
@@ -174,53 +125,6 @@ def loss_bounds(cfg: Mapping[str, Any]) -> tuple[float, float]:
 def world_size(cfg: Any) -> int:
     """Number of processes of the run."""
     return cfg.DISTRIBUTED.NUM_NODES * cfg.DISTRIBUTED.NUM_PROC_PER_NODE
-
-
-def _check_name(cfg: Any) -> None:
-    """The loss is one of the host's, where it is none of ours."""
-    import vissl.losses  # noqa: F401  # fills the registry
-    from classy_vision.losses import LOSS_REGISTRY
-
-    name = cfg.LOSS["name"]
-    if name not in LOSS_REGISTRY and name not in cfg.LOSS:
-        valid = [*LOSSES, *LOSS_REGISTRY]
-        raise StartError(
-            f"config.LOSS.name is {name!r}, no loss of VISSL's or vissl_swav's"
-            f"{parts.nearest(name, valid)}",
-            key="config.LOSS.name",
-        )
-
-
-def _check_types(loss: LossKeys, given: Mapping[str, Any]) -> None:
-    defaults = loss.defaults
-    for key, value in given.items():
-        may_be_none = defaults.get(key, 0) is None or key == "queue_start_step"
-        if value is None and may_be_none:
-            continue
-        wanted = _wanted_type(key, defaults.get(key))
-        words = " or ".join(kind.__name__ for kind in wanted)
-        fits = isinstance(value, wanted) and (
-            bool in wanted or not isinstance(value, bool)
-        )
-        if isinstance(value, list):
-            words = "a list of whole numbers"
-            fits = fits and all(type(item) is int for item in value)
-        if key in _COUNTS and isinstance(value, int):
-            words = "a number >= 0"
-            fits = fits and value >= 0
-        if not fits:
-            raise StartError(
-                f"config.LOSS.{loss.name}.{key} is {value!r}; wanted {words}.",
-                key=f"config.LOSS.{loss.name}.{key}",
-            )
-
-
-def _wanted_type(key: str, default: Any) -> tuple[type, ...]:
-    if key in _TYPES:
-        return _TYPES[key]
-    if isinstance(default, (bool, str)):
-        return (type(default),)
-    return (int, float) if isinstance(default, float) else (int,)
 
 
 def _settle_alternatives(
@@ -290,39 +194,3 @@ def _queue_rows(total: int, cfg: Any) -> tuple[int, int]:
     if rounded != total:
         logging.info(f"vissl_swav: queue_length {total} rounded down to {rounded}")
     return rounded, rounded // world_size(cfg)
-
-
-def _build(loss: LossKeys, settings: dict[str, Any]) -> None:
-    """The core's own checks, before anything is loaded or allocated."""
-    where = f"config.LOSS.{loss.name}"
-    for key, least in (("num_iterations", 1), ("assign_every_epochs", 1)):
-        if settings.get(key, least) < least:
-            raise StartError(
-                f"{where}.{key} is {settings[key]}; wanted >= {least}.",
-                key=f"{where}.{key}",
-            )
-    for key, paper in (("temperature", 0.1), ("epsilon", _EPSILON)):
-        if not settings.get(key, paper) > 0:
-            raise StartError(
-                f"{where}.{key} is {settings[key]}; wanted > 0 (the paper: {paper}).",
-                key=f"{where}.{key}",
-            )
-    if settings["num_crops"] < loss.least_crops:
-        raise StartError(
-            f"{where} has num_crops {settings['num_crops']}; wanted >= "
-            f"{loss.least_crops}.",
-            key=f"{where}.num_crops",
-        )
-    if settings.get("nearest", "auto") not in NEAREST_CHOICES:
-        raise StartError(
-            f"{where}.nearest is {settings['nearest']!r}; wanted one of "
-            f"{list(NEAREST_CHOICES)}.",
-            key=f"{where}.nearest",
-        )
-    try:
-        arguments = loss_arguments(loss.name, settings)
-        without_memory = {"queue_length": 0} if "queue_length" in arguments else {}
-        built = loss.core(**{**arguments, **without_memory})
-    except (ValueError, ImportError) as error:
-        raise StartError(f"{where}: {error}") from error
-    settings["crops_for_assign"] = list(built.layout.crops_for_assign)

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vissl_swav.backends.nearest import choose
 from vissl_swav.core.deepcluster_v2 import DeepClusterV2
 from vissl_swav.core.sela_v2 import SeLaV2
 from vissl_swav.core.swav import SwAV
+from vissl_swav.host.errors import StartError
 
 SWAV, DEEPCLUSTER_V2, SELA_V2 = "swav", "deepcluster_v2", "sela_v2"
 NEAREST_CHOICES = ("auto", "torch", "faiss", "flash")
@@ -89,3 +91,27 @@ LOSSES: dict[str, LossKeys] = {
         LossKeys(SELA_V2, SeLaV2, {**_CYCLE, **_FREEZE}, clusters=True),
     )
 }
+
+
+def loss_arguments(name: str, loss_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of the core class from an inferred `LOSS.<name>`."""
+    loss = LOSSES[name]
+    missing = [key for key in loss.inferred if key not in loss_config]
+    if missing:
+        raise StartError(
+            f"config.LOSS.{name} lacks {missing}, which vissl_swav infers when the "
+            "host completes the config (convert_to_attrdict); give them, or compose "
+            "the config through the host."
+        )
+    defaults = loss.defaults
+    arguments = {
+        key: loss_config.get(key, defaults.get(key)) for key in loss.core_arguments
+    }
+    if loss.core is SwAV:
+        arguments["queue_length"] = loss_config["queue_length_per_rank"]
+        arguments["queue_start_step"] = arguments["queue_start_step"] or 0
+    if loss.clusters:
+        arguments["num_images"] = loss_config.get("num_images", 1)
+    if "nearest" in loss.of_hooks:
+        arguments["nearest"] = choose(loss_config.get("nearest", "auto"))
+    return arguments

@@ -1,0 +1,126 @@
+"""Whether the settings of a loss of ours are ones that it can have."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vissl_swav.host.errors import StartError
+from vissl_swav.host.settings import parts
+from vissl_swav.host.settings.losses import (
+    LOSSES,
+    NEAREST_CHOICES,
+    LossKeys,
+    loss_arguments,
+)
+
+_COUNTS = (
+    "queue_length",
+    "queue_start_epoch",
+    "queue_start_step",
+    "hard_codes_steps",
+    "freeze_prototypes_epochs",
+    "freeze_prototypes_steps",
+)
+# Keys whose default, None, does not tell their type.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "crops_for_assign": (list,),
+    "num_prototypes": (list,),
+    "tolerance": (int, float),
+}
+_EPSILON = 0.05
+
+
+def check_loss_key(loss: str, key: str) -> None:
+    """`LOSS.<loss>.<key>` is a key of our loss.
+
+    Raises:
+        StartError: names the nearest valid one.
+    """
+    parts.check_keys([key], LOSSES[loss].keys, f"config.LOSS.{loss}")
+
+
+def check_name(cfg: Any) -> None:
+    """The loss is one of the host's, where it is none of ours."""
+    import vissl.losses  # noqa: F401  # fills the registry
+    from classy_vision.losses import LOSS_REGISTRY
+
+    name = cfg.LOSS["name"]
+    if name not in LOSS_REGISTRY and name not in cfg.LOSS:
+        valid = [*LOSSES, *LOSS_REGISTRY]
+        raise StartError(
+            f"config.LOSS.name is {name!r}, no loss of VISSL's or vissl_swav's"
+            f"{parts.nearest(name, valid)}",
+            key="config.LOSS.name",
+        )
+
+
+def check_types(loss: LossKeys, given: Mapping[str, Any]) -> None:
+    """Every given value has its key's type.
+
+    Raises:
+        StartError: names key, value and the type that is wanted.
+    """
+    defaults = loss.defaults
+    for key, value in given.items():
+        may_be_none = defaults.get(key, 0) is None or key == "queue_start_step"
+        if value is None and may_be_none:
+            continue
+        wanted = _wanted_type(key, defaults.get(key))
+        words = " or ".join(kind.__name__ for kind in wanted)
+        fits = isinstance(value, wanted) and (
+            bool in wanted or not isinstance(value, bool)
+        )
+        if isinstance(value, list):
+            words = "a list of whole numbers"
+            fits = fits and all(type(item) is int for item in value)
+        if key in _COUNTS and isinstance(value, int):
+            words = "a number >= 0"
+            fits = fits and value >= 0
+        if not fits:
+            raise StartError(
+                f"config.LOSS.{loss.name}.{key} is {value!r}; wanted {words}.",
+                key=f"config.LOSS.{loss.name}.{key}",
+            )
+
+
+def _wanted_type(key: str, default: Any) -> tuple[type, ...]:
+    if key in _TYPES:
+        return _TYPES[key]
+    if isinstance(default, (bool, str)):
+        return (type(default),)
+    return (int, float) if isinstance(default, float) else (int,)
+
+
+def build(loss: LossKeys, settings: dict[str, Any]) -> None:
+    """The core's own checks, before anything is loaded or allocated."""
+    where = f"config.LOSS.{loss.name}"
+    for key, least in (("num_iterations", 1), ("assign_every_epochs", 1)):
+        if settings.get(key, least) < least:
+            raise StartError(
+                f"{where}.{key} is {settings[key]}; wanted >= {least}.",
+                key=f"{where}.{key}",
+            )
+    for key, paper in (("temperature", 0.1), ("epsilon", _EPSILON)):
+        if not settings.get(key, paper) > 0:
+            raise StartError(
+                f"{where}.{key} is {settings[key]}; wanted > 0 (the paper: {paper}).",
+                key=f"{where}.{key}",
+            )
+    if settings["num_crops"] < loss.least_crops:
+        raise StartError(
+            f"{where} has num_crops {settings['num_crops']}; wanted >= "
+            f"{loss.least_crops}.",
+            key=f"{where}.num_crops",
+        )
+    if settings.get("nearest", "auto") not in NEAREST_CHOICES:
+        raise StartError(
+            f"{where}.nearest is {settings['nearest']!r}; wanted one of "
+            f"{list(NEAREST_CHOICES)}.",
+            key=f"{where}.nearest",
+        )
+    try:
+        arguments = loss_arguments(loss.name, settings)
+        without_memory = {"queue_length": 0} if "queue_length" in arguments else {}
+        built = loss.core(**{**arguments, **without_memory})
+    except (ValueError, ImportError) as error:
+        raise StartError(f"{where}: {error}") from error
+    settings["crops_for_assign"] = list(built.layout.crops_for_assign)
