@@ -168,3 +168,20 @@ def test_the_checkpoint_opens_for_an_evaluation(images, tmp_path):
         f"config.CHECKPOINT.DIR={tmp_path / 'features'}",
     )
     assert list((tmp_path / "features").glob("*_test_res5avg_features.npy"))
+
+
+def test_under_autocast_the_bank_holds_unit_rows(images, tmp_path):
+    """bfloat16, in the filling pass as in the steps."""
+    run(
+        images,
+        tmp_path,
+        "deepcluster_v2",
+        "config.MODEL.AMP_PARAMS.USE_AMP=true",
+        "config.MODEL.AMP_PARAMS.AMP_TYPE=pytorch",
+        "++config.MODEL.AMP_PARAMS.AMP_DTYPE=bfloat16",
+        epochs=1,
+    )
+    features = loss_state(tmp_path / "checkpoint.torch")["method.bank.features"]
+    lengths = features.norm(dim=2)
+    torch.testing.assert_close(lengths, torch.ones_like(lengths))
+    assert all(0 < loss < 10 for _, loss in steps(tmp_path))
