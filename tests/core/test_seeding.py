@@ -5,41 +5,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from vissl_swav.core.seeding import SEEDINGS, hashed_uniform, plus_plus, random_rows
+from vissl_swav.core.seeding import SEEDINGS, plus_plus, random_rows
 
 
 def unit_rows(N, D, *, seed=0, dtype=torch.float32):
     generator = torch.Generator().manual_seed(seed)
     return functional.normalize(torch.randn(N, D, generator=generator), dim=1).to(dtype)
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2**62 - 1])
-@pytest.mark.parametrize("start", [0, 10**12])
-def test_hashed_numbers_are_uniform_and_independent(seed, start):
-    """Kolmogorov-Smirnov at 1e-6, and no correlation of neighbours, draws and seeds."""
-    N = 100_000
-    ids = torch.arange(start, start + N)
-    numbers = hashed_uniform(ids, seed=seed, draw=0)
-    assert numbers.min() > 0 and numbers.max() < 1
-    assert numbers.unique().numel() == N
-    steps = (torch.arange(N) + 0.5) / N
-    furthest = (numbers.sort().values - steps).abs().max()
-    assert furthest < math.sqrt(math.log(2 / 1e-6) / (2 * N))
-    for other in (
-        numbers.roll(1),
-        hashed_uniform(ids, seed=seed, draw=1),
-        hashed_uniform(ids, seed=seed + 1, draw=0),
-        hashed_uniform(ids + N, seed=seed, draw=0),
-    ):
-        correlation = torch.corrcoef(torch.stack([numbers, other]))[0, 1]
-        assert correlation.abs() < 5 / math.sqrt(N)
-
-
-def test_a_hash_depends_on_nothing_but_its_id():
-    ids = torch.tensor([5, 90, -3, 7])
-    numbers = hashed_uniform(ids, seed=4, draw=2)
-    for place, number in zip(ids, numbers, strict=True):
-        assert hashed_uniform(place[None], seed=4, draw=2)[0] == number
 
 
 def test_random_rows_are_different_rows_each_equally_likely():

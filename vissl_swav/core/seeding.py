@@ -19,10 +19,8 @@ import torch
 from torch import Tensor
 
 from vissl_swav.core.collective import LOCAL, Collective
+from vissl_swav.core.hashing import hashed_uniform
 from vissl_swav.core.nearest_centroid import Nearest, TorchNearest
-
-_GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed number.
-_MIX_1, _MIX_2 = -4658895280553007687, -7723592293110705685
 
 
 def random_rows(
@@ -92,21 +90,6 @@ def plus_plus(
 
 Seeding = Callable[..., Tensor]
 SEEDINGS: dict[str, Seeding] = {"random": random_rows, "k-means++": plus_plus}
-
-
-def hashed_uniform(row_ids: Tensor, *, seed: int, draw: int) -> Tensor:
-    """Numbers in (0, 1), float64, a hash of (seed, draw, id): (N,) -> (N,)."""
-    start = _mix(torch.tensor([draw + 1]) * _GOLDEN + seed)
-    bits = _mix(row_ids.long() * _GOLDEN + start.to(row_ids.device))
-    # 52 bits: with 53 the half would be rounded, the largest number to 1.
-    return ((bits >> 12 & (1 << 52) - 1).double() + 0.5) / float(1 << 52)
-
-
-def _mix(bits: Tensor) -> Tensor:
-    """A bijection of 64-bit words that scatters neighbours (splitmix64's finaliser)."""
-    bits = (bits ^ (bits >> 30 & (1 << 34) - 1)) * _MIX_1
-    bits = (bits ^ (bits >> 27 & (1 << 37) - 1)) * _MIX_2
-    return bits ^ (bits >> 31 & (1 << 33) - 1)
 
 
 def _rows_with_smallest(

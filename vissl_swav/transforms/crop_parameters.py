@@ -1,8 +1,8 @@
 """The dice of multi-crop: everything random about one crop, drawn before any pixel.
 
-Each crop uses up the same number of uniform variates, ``VARIATES_PER_CROP``, whatever
-its settings and whatever came out.  So crop v of an image is the same crop whether or
-not another step is switched on, and a generator can be moved on by a known count.
+An image's key stands for all chance in its crops.  Each crop uses up the same number of
+uniform variates, ``VARIATES_PER_CROP``, whatever its settings and whatever came out: so
+crop v of an image is the same crop whether or not another step is switched on.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 
+from vissl_swav.core.hashing import keyed_uniforms
 from vissl_swav.transforms.crop_groups import CropGroup
 
 CUT_ATTEMPTS = 10
@@ -62,19 +63,18 @@ def draw_crops(
     groups: Sequence[CropGroup],
     *,
     image_size: tuple[int, int],
-    generator: torch.Generator | None = None,
+    key: int,
 ) -> list[CropParameters]:
     """Draw all crops of one image, those of the first group first.
 
     Args:
         groups: the settings.
         image_size: width and height of the image in pixels, as ``Image.size``.
-        generator: source of chance on the CPU; None is torch's global one, which
-            data-loader workers seed for themselves.
+        key: stands for all chance: equal keys give equal draws, in any process.
     """
     settings = [group for group in groups for _ in range(group.count)]
-    shape = (len(settings), VARIATES_PER_CROP)
-    table = torch.rand(shape, dtype=torch.float64, generator=generator).tolist()
+    variates = keyed_uniforms(torch.tensor([key]), len(settings) * VARIATES_PER_CROP)
+    table = variates.view(len(settings), VARIATES_PER_CROP).tolist()
     return [
         draw_crop(group, image_size=image_size, variates=row)
         for group, row in zip(settings, table, strict=True)
@@ -84,7 +84,7 @@ def draw_crops(
 def draw_crop(
     group: CropGroup, *, image_size: tuple[int, int], variates: Sequence[float]
 ) -> CropParameters:
-    """One crop's parameters as a function of ``VARIATES_PER_CROP`` uniforms in [0, 1).
+    """One crop's parameters as a function of ``VARIATES_PER_CROP`` uniforms in (0, 1).
 
     The yes-or-no of a step with probability p is ``u < p``: never at 0, always at 1.
     """

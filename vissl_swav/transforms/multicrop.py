@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from vissl_swav.core.hashing import draw_key
 from vissl_swav.transforms import photometric
 from vissl_swav.transforms.crop_groups import make_groups
 from vissl_swav.transforms.crop_parameters import CropParameters, draw_crops
@@ -105,27 +106,39 @@ class MultiCrop:
             )
 
     def __call__(
-        self, image: Image.Image, generator: torch.Generator | None = None
+        self,
+        image: Image.Image,
+        generator: torch.Generator | None = None,
+        *,
+        key: int | None = None,
     ) -> list[torch.Tensor]:
         """Draw and make all crops: V tensors (3, size, size), float32.
 
         Args:
             image: of any Pillow mode; converted to RGB.
-            generator: source of chance; None is torch's global one.
+            generator: draws the key where none is given; None is torch's global one.
+            key: stands for all chance: equal keys give equal crops.
         """
         rgb = _as_rgb(image)
-        return [self.apply(rgb, crop) for crop in self.draw(rgb.size, generator)]
+        drawn = self.draw(rgb.size, generator, key=key)
+        return [self.apply(rgb, crop) for crop in drawn]
 
     def draw(
-        self, image_size: tuple[int, int], generator: torch.Generator | None = None
+        self,
+        image_size: tuple[int, int],
+        generator: torch.Generator | None = None,
+        *,
+        key: int | None = None,
     ) -> list[CropParameters]:
         """Draw the parameters of all crops of one image.
 
         Args:
             image_size: width and height in pixels, as ``Image.size``.
-            generator: source of chance; None is torch's global one.
+            generator: draws the key where none is given; None is torch's global one.
+            key: stands for all chance: equal keys give equal draws.
         """
-        return draw_crops(self.groups, image_size=image_size, generator=generator)
+        key = draw_key(generator) if key is None else key
+        return draw_crops(self.groups, image_size=image_size, key=key)
 
     def apply(self, image: Image.Image, parameters: CropParameters) -> torch.Tensor:
         """Make one crop: (3, size, size), float32, normalised."""
