@@ -53,7 +53,7 @@ setup(
         "torchvision>=0.19",
         "numpy",
         "pillow",
-        "opencv-python-headless",
+        "opencv-python-headless>=4.11",
         "scipy",
         "scikit-learn",
         "hydra-core>=1.3,<1.4",

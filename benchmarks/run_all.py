@@ -49,6 +49,18 @@ def steps(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
         yield "Spherical k-means", kmeans
         larger = ["--rows=1000000", "--rounds=1", "--iterations=2"]
         yield "Spherical k-means, 1 M rows", [*kmeans, *larger]
+    crops = ["--images=3", "--rounds=1", "--crops", "2x32+3x16"] if args.quick else []
+    yield "Multi-crop in a worker", [PYTHON, "benchmarks/multicrop.py", *crops]
+    small = ["--batch=3", "--small-batch=8", "--rounds=1", "--block=1"]
+    yield (
+        "Multi-crop on the device",
+        [
+            PYTHON,
+            "benchmarks/device_multicrop.py",
+            f"--device={args.device}",
+            *(small if args.quick else []),
+        ],
+    )
     short = ["--epochs=1", "--images=128"] if args.quick else []
     for amp in ("float16", "bfloat16", None) if cuda else (None,):
         yield (

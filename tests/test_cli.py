@@ -16,7 +16,8 @@ def test_version_names_what_it_runs_on(capsys):
 def test_no_command_prints_the_help(capsys):
     assert cli.main([]) == 2
     message = capsys.readouterr().err
-    assert "train" in message and "quickstart" in message
+    for command in ("train", "quickstart", "data-check"):
+        assert command in message
 
 
 def test_an_unknown_command_is_refused(capsys):

@@ -17,6 +17,15 @@ def test_the_python_example_runs():
     assert names["swav"].queue.is_full and names["loss"].item() > 0
 
 
+def test_the_python_example_of_multi_crop_runs():
+    page = ROOT / "docs" / "multicrop.md"
+    (program,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+    names = {}
+    exec(compile(program, page.name, "exec"), names)
+    assert names["batch"].shape == (1, 3, 96, 96)
+    assert names["levels"].normalize(names["batch"]).mean() != 0
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page):
     for target in LINK.findall(page.read_text(encoding="utf-8")):

@@ -21,6 +21,7 @@ _PUBLIC = {
     "FeatureQueue": "vissl_swav.core.feature_queue",
     "LOCAL": "vissl_swav.core.collective",
     "Collective": "vissl_swav.core.collective",
+    "BatchedMultiCrop": "vissl_swav.transforms.batched_multicrop",
     "MultiCrop": "vissl_swav.transforms.multicrop",
     "Prototypes": "vissl_swav.core.prototypes",
     "SwAV": "vissl_swav.core.swav",
@@ -53,6 +54,9 @@ if TYPE_CHECKING:
         swapped_prediction_loss as swapped_prediction_loss,
     )
     from vissl_swav.core.swav import SwAV as SwAV
+    from vissl_swav.transforms.batched_multicrop import (
+        BatchedMultiCrop as BatchedMultiCrop,
+    )
     from vissl_swav.transforms.multicrop import MultiCrop as MultiCrop
 
 

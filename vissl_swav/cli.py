@@ -50,6 +50,27 @@ def parser() -> argparse.ArgumentParser:
         "without it the embedded data set",
     )
     quick.add_argument("--seed", type=int, default=0)
+    check = commands.add_parser(
+        "data-check",
+        help="decode a sample of some images: sizes, kinds, classes, broken files",
+        description="Exit code 1 if an image cannot be read, 2 for bad input.",
+    )
+    check.add_argument(
+        "path",
+        metavar="PATH",
+        help="a folder of images, with class folders or without, or with train/ and "
+        "test/ or val/; a .txt or .npy list; a .tar, a folder of them, "
+        "or shards-{000..010}.tar",
+    )
+    amount = check.add_mutually_exclusive_group()
+    amount.add_argument("--all", action="store_true", help="decode every image")
+    amount.add_argument(
+        "--sample", type=int, default=1000, metavar="N", help="images to decode (1000)"
+    )
+    check.add_argument(
+        "--channels", type=int, choices=(1, 3), default=3, help="of mean and std"
+    )
+    check.add_argument("--seed", type=int, default=0, help="of the sample")
     return top
 
 
@@ -65,6 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser().print_help(sys.stderr)
         return 2
+    if options.command == "data-check":
+        from vissl_swav.suite import data_check
+
+        return data_check.main(options)
     from vissl_swav.suite import quickstart
 
     return quickstart.main(options)

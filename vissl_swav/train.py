@@ -29,11 +29,12 @@ if have_host():
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs; returns the exit code (2 for a start that is refused)."""
+    """Runs; returns the exit code (2 for a start that is refused, 1 for bad data)."""
     overrides = list(sys.argv[1:] if arguments is None else arguments)
     if not have_host():
         print(INSTALL_LINE, file=sys.stderr)
         return 2
+    from vissl_swav.data.errors import DataError
     from vissl_swav.host.errors import StartError
     from vissl_swav.host.launch import start
 
@@ -43,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StartError as error:
         print(f"vissl-swav train: {error}", file=sys.stderr)
         return 2
+    except DataError as error:
+        print(f"vissl-swav train: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

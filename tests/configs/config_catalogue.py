@@ -33,7 +33,13 @@ class ConfigFile:
 
     @property
     def is_overlay(self) -> bool:
-        return self.name.startswith("pretrain/") and self.name.count("/") == 3
+        of_a_method = self.name.startswith("pretrain/") and self.name.count("/") == 3
+        return of_a_method or self.is_for_the_host
+
+    @property
+    def is_for_the_host(self) -> bool:
+        """An overlay on runs of VISSL's own methods."""
+        return self.name.startswith("pretrain/multi_crop/")
 
     @property
     def is_run(self) -> bool:
@@ -77,7 +83,10 @@ class ConfigFile:
     @property
     def command(self) -> tuple[str, ...]:
         """The overrides of the command in the opening, placeholders filled in."""
-        tokens = self.opening["Command"].split()
+        tokens = [
+            re.sub(r"^data=(.+)", r"config.DATA.TRAIN.DATA_PATHS=[\1]", token)
+            for token in self.opening["Command"].split()
+        ]
         overrides = [t for t in tokens if re.match(r"\+?(config|node_id)[=./]", t)]
         for word, value in PLACEHOLDERS.items():
             overrides = [re.sub(rf"\b{word}\b", value, t) for t in overrides]

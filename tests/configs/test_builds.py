@@ -29,11 +29,10 @@ def meta_model(config):
 
 
 def meta_crops(config):
-    from vissl_swav.transforms.multicrop import MultiCrop
+    from vissl_swav.host.settings import multi_crop
 
     (transform,) = config.DATA.TRAIN.TRANSFORMS
-    arguments = {key: value for key, value in transform.items() if key != "name"}
-    groups = MultiCrop(**arguments).groups
+    groups = multi_crop(transform).groups
     return [
         torch.empty(2, 3, group.size, group.size, device="meta")
         for group in groups

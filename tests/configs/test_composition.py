@@ -82,7 +82,8 @@ def test_inferred_settings_are_in_no_file(file):
 
 @pytest.mark.parametrize("file", BASES, ids=name)
 def test_base_composes_alone(file, compose):
-    assert compose(file.override).config.DATA.TRAIN.DATA_SOURCES == ["disk_folder"]
+    wanted = "images" if file.name.startswith("pretrain/") else "disk_folder"
+    assert compose(file.override).config.DATA.TRAIN.DATA_SOURCES == [wanted]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -115,15 +115,24 @@ def test_no_config(capsys, host):
 
 
 def test_missing_and_empty_data(run, tmp_path):
-    assert "there is no folder" in run(source=tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "class" in run(source=tmp_path / "empty")
+    for source in ("images", "disk_folder"):
+        chosen = f"config.DATA.TRAIN.DATA_SOURCES=[{source}]"
+        assert "there is no" in run(chosen, source=tmp_path / "nowhere")
+        assert "empty" in run(chosen, source=tmp_path / "empty")
 
 
 def test_unreadable_images_are_named(run, tmp_path):
+    """One stops VISSL's own source, which would train on grey; all of them ours."""
     folder = host_runs.make_images(tmp_path / "broken")
-    (folder / "class0" / "0.png").write_bytes(b"no image at all")
-    assert "0.png" in run(source=folder)
+    files = sorted(folder.rglob("*.png"))
+    files[0].write_bytes(b"no image at all")
+    hosts = "config.DATA.TRAIN.DATA_SOURCES=[disk_folder]"
+    assert "0.png" in run(hosts, source=folder)
+    for file in files:
+        file.write_bytes(b"no image at all")
+    message = run(source=folder)
+    assert "none of 16 images tried" in message and ".png" in message
 
 
 def test_a_folder_of_another_run_is_left_alone(run, images, tmp_path):

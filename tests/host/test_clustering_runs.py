@@ -8,12 +8,6 @@ import pytest
 import torch
 
 METHODS = ["deepcluster_v2", "sela_v2"]
-# Crops without chance: a resumed run's data order follows from seed and epoch.
-WHOLE_IMAGE = (
-    "config.DATA.TRAIN.TRANSFORMS=[{name:MultiCrop,size_crops:[32],num_crops:[2],"
-    "crop_scales:[[1.0,1.0]],crop_ratios:[1.0,1.0],flip_probability:0.0,"
-    "jitter_probability:0.0,grayscale_probability:0.0,blur_probability:0.0}]"
-)
 TWO_HEADS = (
     "config.MODEL.HEAD.PARAMS=[[swav_head,{dims:[16,16,8],use_bn:true,"
     "num_clusters:[12,5]}]]"
@@ -49,11 +43,7 @@ def loss_state(file):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_resume_equals_no_interruption(images, tmp_path, method, processes):
     """From the middle of an epoch and from its end, losses and state bit for bit."""
-    extra = [
-        WHOLE_IMAGE,
-        "config.DATA.TRAIN.USE_STATEFUL_DISTRIBUTED_SAMPLER=true",
-        "config.CHECKPOINT.CHECKPOINT_FREQUENCY=1",
-    ]
+    extra = ["config.CHECKPOINT.CHECKPOINT_FREQUENCY=1"]
     # With checkpoints in mid-epoch the host resumes from those alone.
     often = "config.CHECKPOINT.CHECKPOINT_ITER_FREQUENCY=4"
     whole = tmp_path / "whole"

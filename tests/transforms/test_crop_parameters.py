@@ -6,8 +6,9 @@ from collections import Counter
 import pytest
 import torch
 
+from vissl_swav.core.hashing import keyed_uniforms
 from vissl_swav.transforms import MultiCrop
-from vissl_swav.transforms.crop_parameters import JITTER_STEPS
+from vissl_swav.transforms.crop_parameters import JITTER_STEPS, _uniforms
 
 NUM_DRAWS = 6000
 
@@ -162,3 +163,11 @@ def test_groups_come_in_order():
     transform = MultiCrop(size_crops=[64, 32], num_crops=[2, 3])
     sizes = [crop.size for crop in transform.draw((100, 100))]
     assert sizes == [64, 64, 32, 32, 32]
+
+
+def test_the_numbers_are_those_of_the_hash():
+    """numpy's arithmetic and torch's give the same 64-bit words."""
+    keys = [0, 1, 2**62 - 1, 123456789]
+    expected = keyed_uniforms(torch.tensor(keys), 300).numpy()
+    for key, row in zip(keys, expected, strict=True):
+        assert (_uniforms(key, 300) == row).all()

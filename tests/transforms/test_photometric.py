@@ -50,7 +50,9 @@ def test_hue(functional, image, turns):
 def test_grayscale_flip_and_tensor(functional, image):
     assert same(photometric.drop_colour(image), functional.to_grayscale(image, 3))
     assert same(photometric.flip_left_right(image), functional.hflip(image))
-    assert torch.equal(photometric.to_tensor(image), functional.to_tensor(image))
+    tensor = functional.to_tensor(image)
+    assert torch.equal(photometric.to_levels(image, 3).float().div(255), tensor)
+    assert torch.equal(photometric.to_planes(image, 3).float().div(255), tensor)
 
 
 @pytest.mark.parametrize("threshold", [0, 100, 128, 256])
@@ -81,7 +83,8 @@ def test_shrinking_is_antialiased():
     assert np.ptp(np.asarray(small)[2:-2, 2:-2].astype(int)) <= 3
 
 
-def test_apply_is_the_steps_in_the_papers_order(functional, image):
+@pytest.mark.parametrize(("backend", "tolerance"), [("pillow", 1e-6), ("opencv", 0.3)])
+def test_apply_is_the_steps_in_the_papers_order(functional, image, backend, tolerance):
     parameters = CropParameters(
         size=32,
         box=Box(3, 7, 50, 60),
@@ -96,18 +99,18 @@ def test_apply_is_the_steps_in_the_papers_order(functional, image):
     crop = functional.to_grayscale(functional.adjust_saturation(crop, 1.7), 3)
     crop = functional.solarize(crop.filter(ImageFilter.GaussianBlur(1.3)), 120)
     expected = functional.normalize(functional.to_tensor(crop), MEAN, STD)
-    torch.testing.assert_close(
-        MultiCrop().apply(image, parameters), expected, rtol=0, atol=1e-6
-    )
+    crop = MultiCrop(backend=backend).apply(image, parameters)
+    torch.testing.assert_close(crop, expected, rtol=0, atol=tolerance)
 
 
-def test_order_of_jitter_matters(image):
+@pytest.mark.parametrize("backend", ["opencv", "pillow"])
+def test_order_of_jitter_matters(image, backend):
     steps = (("contrast", 0.3), ("brightness", 1.8))
     there, back = (
         CropParameters(size=32, box=Box(0, 0, 61, 83), jitter=order)
         for order in (steps, steps[::-1])
     )
-    transform = MultiCrop()
+    transform = MultiCrop(backend=backend)
     assert not torch.equal(transform.apply(image, there), transform.apply(image, back))
 
 

@@ -4,9 +4,12 @@ A generator's numbers depend on who asked before. These depend on their argument
 so that rows and images keep theirs whatever process, worker or order they come in.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+Bits = Any  # An int64 tensor or numpy array; this folder does not know numpy.
 _GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed number.
 _MIX_1, _MIX_2 = -4658895280553007687, -7723592293110705685
 _KEY_BITS = 62
@@ -40,8 +43,21 @@ def keyed_uniforms(keys: Tensor, count: int) -> Tensor:
     The stream of splitmix64 (Steele, Lea and Flood 2014) started at the key's hash: a
     key's numbers are the same alone and in any batch, on the CPU and on a GPU.
     """
-    steps = torch.arange(1, count + 1, device=keys.device) * _GOLDEN
-    return _unit(_mix(_mix(keys.long())[:, None] + steps))
+    steps = torch.arange(1, count + 1, device=keys.device)
+    return _unit(keyed_bits(keys.long()[:, None], steps))
+
+
+def keyed_bits(keys: Bits, steps: Bits) -> Bits:
+    """The words behind `keyed_uniforms`, which are `((bits >> 12 & M) + 0.5) / 2^52`.
+
+    M is `2^52 - 1`. Plain integer arithmetic that wraps: int64 tensors of torch or
+    arrays of numpy, which are quicker for the few numbers of one image.
+
+    Args:
+        keys: shape that broadcasts with the steps'.
+        steps: 1, 2, ... `count`.
+    """
+    return _mix(_mix(keys) + steps * _GOLDEN)
 
 
 def draw_key(generator: torch.Generator | None = None) -> int:
@@ -54,7 +70,7 @@ def _unit(bits: Tensor) -> Tensor:
     return ((bits >> 12 & (1 << 52) - 1).double() + 0.5) / float(1 << 52)
 
 
-def _mix(bits: Tensor) -> Tensor:
+def _mix(bits: Bits) -> Bits:
     """A bijection of 64-bit words that scatters neighbours (splitmix64's finaliser)."""
     bits = (bits ^ (bits >> 30 & (1 << 34) - 1)) * _MIX_1
     bits = (bits ^ (bits >> 27 & (1 << 37) - 1)) * _MIX_2

@@ -153,13 +153,13 @@ def list_images(path: AnyPath) -> dict[str, list[Path]]:
 
 def _images_below(folder: Path) -> list[Path]:
     # os.walk follows links here, as ImageFolder does; Path.rglob does not.
-    found = [
+    # Folder by folder, each in alphabetical order: ImageFolder's order too.
+    return [
         Path(place) / name
-        for place, _, names in os.walk(folder, followlinks=True)
-        for name in names
+        for place, _, names in sorted(os.walk(folder, followlinks=True))
+        for name in sorted(names)
         if Path(name).suffix.lower() in IMAGE_SUFFIXES
     ]
-    return sorted(found)
 
 
 def _existing_folder(path: AnyPath) -> Path:

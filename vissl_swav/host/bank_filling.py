@@ -37,11 +37,14 @@ def fill(view: TaskView) -> None:
     )
     with batch_statistics(view.model), view.autocast():
         for batch in batches:
+            batch = view.with_crops(batch)
             images, valid = view.images_of(batch, method.layout.num_crops)
             inputs = [view.on_device(batch["data"][0][crop]) for crop in crops]
             embeddings = view.model(inputs)[0][0]
             features = embeddings.view(len(crops), images.numel(), -1)
             method.remember_rows(features, images, valid)
+    # Workers that live on serve one pass at a time: the host's is begun anew.
+    view.restart_train_data()
 
 
 @contextmanager

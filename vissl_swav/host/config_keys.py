@@ -22,6 +22,8 @@ _OURS = {
     "config.MODEL.TRUNK.RESNET_SMALL.DEPTH",
     "config.MODEL.TRUNK.RESNET_SMALL.WIDTH",
     "config.MODEL.AMP_PARAMS.AMP_DTYPE",
+    "config.DATA.TRAIN.IMAGES_ON_DEVICE",
+    "config.DATA.TRAIN.MAX_UNREADABLE_SHARE",
 }
 # Below these any key may stand: `settings` checks its own, the others are arguments.
 _FREE = ("config.LOSS.", "config.METERS.", "config.SLURM.ADDITIONAL_PARAMETERS.")

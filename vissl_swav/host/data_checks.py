@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+from vissl_swav.data.check import check_images
 from vissl_swav.data.errors import DataError
 from vissl_swav.data.folders import check_image_folder, check_same_classes
+from vissl_swav.data.image_list import open_images
 from vissl_swav.host import settings
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.machine_checks import memory_bytes
+
+_NUM_TRIED = 16
 
 
 def check_data(run: settings.RunFacts, *, torchrun: bool) -> None:
@@ -35,7 +39,9 @@ def _check_source(
     key = f"config.DATA.{split.name}.DATA_PATHS"
     count = None
     try:
-        if source == "disk_folder":
+        if source == settings.SOURCE_NAME:
+            count = _count_readable(path)
+        elif source == "disk_folder":
             count = check_image_folder(path, min_images=1).num_images
         elif source == "disk_filelist" and not Path(path).is_file():
             raise DataError(
@@ -62,6 +68,25 @@ def _check_source(
             f"{count // run.world_size}.",
             key=key,
         )
+
+
+def _count_readable(path: str) -> int:
+    """Images below a path of the source `images`; a few of them are decoded.
+
+    One that cannot be read does not stop a run (another takes its place).
+
+    Raises:
+        DataError: no images, or none of the few can be read.
+    """
+    images = open_images(path)
+    report = check_images(images, num_decoded=_NUM_TRIED)
+    if len(report.unreadable) == report.num_decoded:
+        name, reason = report.unreadable[0]
+        raise DataError(
+            f"none of {report.num_decoded} images tried of {path} can be read; {name}: "
+            f"{reason}. Look at all of them: vissl-swav data-check {path} --all."
+        )
+    return len(images)
 
 
 def _check_bank(run: settings.RunFacts, num_images: int) -> None:

@@ -15,6 +15,7 @@ from classy_vision.hooks.classy_hook import ClassyHook
 from vissl_swav import compat
 from vissl_swav.host import settings
 from vissl_swav.host.clustering_hook import ClusteringHook
+from vissl_swav.host.data_hook import DataHook
 from vissl_swav.host.metrics_hook import MetricsHook
 from vissl_swav.host.prototypes_hook import PrototypesHook
 from vissl_swav.host.queue_hook import QueueHook
@@ -32,6 +33,8 @@ def hooks_of(cfg: Any) -> list[ClassyHook]:
     if ours:
         state = ClusteringHook() if settings.clusters(cfg) else QueueHook()
         hooks += [state, PrototypesHook()]
+    if settings.measures_data(cfg):
+        hooks.append(DataHook())
     if ours or os.environ.get(RECORD_STEPS) == "1":
         hooks.append(MetricsHook())
     return hooks

@@ -12,13 +12,16 @@ from typing import Any
 
 import yaml
 
-from vissl_swav.host import config_keys, preflight, settings
+from vissl_swav.host import automatic, config_keys, preflight, settings
+from vissl_swav.host.data_override import expand_data_override, without_data
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.hook_generator import RECORD_STEPS
 
 
 def compose(overrides: Sequence[str]) -> tuple[Any, Any]:
     """The host's (arguments, config) for its command-line overrides, checked.
+
+    `data=PATH` among them stands for the host's keys (`data_override`).
 
     Raises:
         StartError: hydra refuses an override, one does not arrive, or a key is unknown.
@@ -33,10 +36,17 @@ def compose(overrides: Sequence[str]) -> tuple[Any, Any]:
 
     if not any(override.startswith("config=") for override in overrides):
         raise StartError("no config named; wanted config=pretrain/swav/..., say.")
+    plain = without_data(overrides)
     try:
-        composed = compose_hydra_configuration(list(overrides))
+        composed = compose_hydra_configuration(plain)
+        if len(plain) != len(overrides):
+            labelled = settings.wants_labels(composed.config)
+            test = settings.tests(composed.config)
+            plain = expand_data_override(overrides, labelled=labelled, test=test)
+            composed = compose_hydra_configuration(plain)
     except (HydraException, OmegaConfBaseException) as error:
-        raise StartError(_explain(error, overrides)) from error
+        raise StartError(_explain(error, plain)) from error
+    overrides = plain
     config_keys.check_overrides_arrived(composed, overrides)
     tree: Any = OmegaConf.to_container(composed)
     config_keys.check_keys(tree, overrides)
@@ -60,6 +70,7 @@ def start(overrides: Sequence[str]) -> None:
         _take_torchrun_shape(config)
     try:
         run = preflight.check(config, torchrun=torchrun)
+        automatic.measure(config)
     except StartError as error:
         raise _with_place(error, overrides) from error
 

@@ -16,7 +16,9 @@ FILE_NAME = "steps.jsonl"
 class MetricsHook(ClassyHook):
     """Appends `{"step", "max_step", "epoch", "loss", "lr", "time"}` to `steps.jsonl`.
 
-    `time` is in seconds since the epoch of the clock. A resumed run appends.
+    `time` is in seconds since the epoch of the clock. Where the loader is ours,
+    `waited` is how many seconds of the step passed waiting for data. A resumed run
+    appends.
     """
 
     on_phase_start = ClassyHook._noop
@@ -29,6 +31,7 @@ class MetricsHook(ClassyHook):
     def __init__(self) -> None:
         super().__init__()
         self._file: TextIO | None = None
+        self._waited = 0.0
 
     def on_start(self, task: Any) -> None:
         """Opens the file on the primary rank."""
@@ -49,6 +52,10 @@ class MetricsHook(ClassyHook):
             "lr": view.learning_rate,
             "time": time.time(),
         }
+        waited = view.seconds_waited
+        if waited is not None:
+            line["waited"] = round(waited - self._waited, 6)
+            self._waited = waited
         self._file.write(json.dumps(line) + "\n")
 
     def on_end(self, task: Any) -> None:

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from vissl.data.collators import register_collator
 
+from vissl_swav.host.decoding_transform import DecodedImage
 from vissl_swav.host.settings import COLLATOR_NAME
 
 
@@ -19,10 +22,47 @@ def multi_crop_collator(batch: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     Returns:
         `data` [[V tensors (B, C, H, W)]]; the others [tensor (V * B,)], crop-major.
+        Of decoded images, `data` is [[images (B, C, H, W) uint8 with zeros below and to
+        the right, sizes (B, 2) as width and height, keys (B,)]]; the last two are numpy
+        arrays, which the host leaves where they are: draws are made on the CPU.
     """
-    crops = zip(*(sample["data"] for sample in batch), strict=True)
-    collated: dict[str, Any] = {"data": [[torch.stack(crop) for crop in crops]]}
+    if isinstance(batch[0]["data"][0], DecodedImage):
+        data = _pad([sample["data"][0] for sample in batch])
+    else:
+        crops = zip(*(sample["data"] for sample in batch), strict=True)
+        data = [_stack(crop) for crop in crops]
+    collated: dict[str, Any] = {"data": [data]}
     for key in ("label", "data_valid", "data_idx"):
         rows = torch.as_tensor([sample[key] for sample in batch])
         collated[key] = [rows.transpose(0, 1).reshape(-1, *rows.shape[2:])]
     return collated
+
+
+def _stack(crops: Sequence[Tensor]) -> Tensor:
+    """(B, C, H, W) in the memory layout of the crops: one plain copy of each.
+
+    Within a worker the copy goes to memory that the trainer's process shares.
+    """
+    last = [crop.permute(1, 2, 0) for crop in crops]
+    if not all(crop.is_contiguous() for crop in last):
+        return torch.stack(list(crops), out=_shared(crops))
+    return torch.stack(last, out=_shared(last)).permute(0, 3, 1, 2)
+
+
+def _shared(rows: Sequence[Tensor]) -> Tensor | None:
+    if torch.utils.data.get_worker_info() is None:
+        return None
+    count = len(rows) * rows[0].numel()
+    storage = rows[0]._typed_storage()._new_shared(count, device=rows[0].device)
+    return rows[0].new(storage).resize_(len(rows), *rows[0].shape)
+
+
+def _pad(images: Sequence[DecodedImage]) -> list[Any]:
+    sizes = torch.tensor([image.levels.shape[:0:-1] for image in images])
+    width, height = sizes.amax(dim=0).tolist()
+    channels = images[0].levels.shape[0]
+    padded = torch.zeros(len(images), channels, height, width, dtype=torch.uint8)
+    for row, image in zip(padded, images, strict=True):
+        row[:, : image.levels.shape[1], : image.levels.shape[2]] = image.levels
+    keys = np.array([image.key for image in images], np.int64)
+    return [padded, sizes.numpy(), keys]

@@ -19,6 +19,7 @@ _REGISTERED = (
     ("classy_vision.dataset.transforms", "vissl_swav.host.multi_crop_transform"),
     ("vissl.data.collators", "vissl_swav.host.multi_crop_collator"),
     ("vissl.models.trunks", "vissl_swav.host.resnet_small"),
+    ("vissl.trainer.train_steps", "vissl_swav.host.multi_crop_train_step"),
 )
 
 
@@ -29,6 +30,9 @@ def arm() -> None:
         after_import(host_module, _importer(ours), key=ours)
     for host_module, patch in (
         ("vissl.hooks", _join_hooks),
+        ("vissl.data.ssl_dataset", _join_items),
+        ("vissl.data", _join_data),
+        ("vissl.models.trunks.resnext", _join_grey),
         ("vissl.utils.hydra_config", _join_inference),
         ("vissl.data.ssl_transforms.ssl_transforms_wrapper", _join_copies),
         ("vissl.trainer.train_task", _join_build_loss),
@@ -93,3 +97,37 @@ def _join_build_loss(train_task: Any) -> None:
 
     task_class._build_loss = build_loss
     task_class._vissl_swav_joined = True
+
+
+def _join_items(ssl_dataset: Any) -> None:
+    """The host's data set takes a key beside an image's number."""
+    from vissl_swav.host.keyed_items import keyed
+
+    dataset_class = ssl_dataset.GenericSSLDataset
+    if not hasattr(dataset_class, "_vissl_swav_joined"):
+        dataset_class.__getitem__ = keyed(dataset_class.__getitem__)
+        dataset_class._vissl_swav_joined = True
+
+
+def _join_data(data: Any) -> None:
+    """Our source of images, and our loader where a split is ours."""
+    from vissl_swav.host import settings
+    from vissl_swav.host.image_source import ImageSource
+    from vissl_swav.host.loader import with_our_loader
+
+    data.DATASET_SOURCE_MAP[settings.SOURCE_NAME] = ImageSource
+    data.DATA_SOURCES_WITH_SUBSET_SUPPORT.add(settings.SOURCE_NAME)
+    if not hasattr(data, "_vissl_swav_joined"):
+        data.build_dataloader = with_our_loader(
+            data.build_dataloader, data.wrap_dataloader
+        )
+        data._vissl_swav_joined = True
+
+
+def _join_grey(resnext: Any) -> None:
+    """`MODEL.INPUT_TYPE: grey`: the host's ResNets with one input channel."""
+    from vissl_swav.host import settings
+
+    known = getattr(resnext.INPUT_CHANNEL, "__members__", resnext.INPUT_CHANNEL)
+    channels = {name: int(count) for name, count in known.items()}
+    resnext.INPUT_CHANNEL = {**channels, settings.GREY: 1}

@@ -40,7 +40,7 @@ class ResNetSmall(nn.Module):
         self.model_config = model_config
         shape = settings.small_resnet(model_config)
         depth, width = shape["depth"], shape["width"]
-        channels = 1 if model_config.INPUT_TYPE == "lab" else 3
+        channels = 1 if model_config.INPUT_TYPE in ("lab", settings.GREY) else 3
         layers = [_layer(width, width, _BLOCKS[depth][0], stride=1)]
         for level in range(1, 4):
             inner, outer = width * 2 ** (level - 1), width * 2**level

@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vissl_swav.host import settings
@@ -105,6 +106,35 @@ class TaskView:
     def train_loader(self) -> Any:
         """The host's loader of training batches."""
         return self._task.dataloaders["train"]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self._task.device
+
+    @property
+    def num_train_images(self) -> int:
+        """Images of the training data, of all ranks."""
+        return len(self._task.datasets["train"])
+
+    @property
+    def processes_per_node(self) -> int:
+        """Ranks of this run on a machine."""
+        return settings.processes_per_node(self._task.config)
+
+    @property
+    def seconds_waited(self) -> float | None:
+        """Time spent waiting for training data so far; None where it is not known."""
+        return getattr(self.train_loader, "waited", None)
+
+    def with_crops(self, batch: Any) -> Any:
+        """A training batch with crops, where its loader leaves making them to us."""
+        make = getattr(self.train_loader, "make_crops", None)
+        return batch if make is None else make(batch)
+
+    def restart_train_data(self) -> None:
+        """A new pass over the training data, after one that was not the host's."""
+        self._task.data_iterator = iter(self.train_loader)
 
     def on_device(self, tensor: Tensor) -> Tensor:
         """A copy where the model computes."""

@@ -21,6 +21,7 @@ from vissl_swav.data import folders
 from vissl_swav.data.errors import DataError
 from vissl_swav.host import settings
 from vissl_swav.host.errors import StartError
+from vissl_swav.host.quoting import quoted
 from vissl_swav.suite import features, figures, stage
 from vissl_swav.suite.job import Job, Splits, batch_of, check_free, epochs_of, find_data
 from vissl_swav.train import INSTALL_LINE, have_host
@@ -72,7 +73,7 @@ def run(out: Path, job: Job) -> dict[str, Any]:
         raise StartError(f"METHOD is {job.method}; wanted one of {list(METHODS)}.")
     check_free(out, job)
     for path in (out, job.data):
-        stage.quoted(path)  # Raises what would stop the first run of the host.
+        quoted(path)  # Raises what would stop the first run of the host.
     started = time.perf_counter()
     columns = (
         TextColumn("{task.description:34}"),
@@ -135,7 +136,7 @@ def _pretrain(folder: Path, job: Job, splits: Splits, report: stage.Report) -> N
         [
             f"config=pretrain/{job.method}/quickstart",
             *(embedded_crops if job.data == "embedded" else []),
-            f"config.DATA.TRAIN.DATA_PATHS=[{stage.quoted(splits.train.path)}]",
+            f"config.DATA.TRAIN.DATA_PATHS=[{quoted(splits.train.path)}]",
             f"config.SEED_VALUE={job.seed}",
         ],
         folder,
@@ -160,13 +161,13 @@ def _evaluate(
 ) -> dict[str, float]:
     """k-NN and linear accuracy in percent of one frozen trunk."""
     common = [
-        f"config.DATA.TRAIN.DATA_PATHS=[{stage.quoted(splits.train.path)}]",
-        f"config.DATA.TEST.DATA_PATHS=[{stage.quoted(splits.test.path)}]",
+        f"config.DATA.TRAIN.DATA_PATHS=[{quoted(splits.train.path)}]",
+        f"config.DATA.TEST.DATA_PATHS=[{quoted(splits.test.path)}]",
         f"config.DATA.TRAIN.BATCHSIZE_PER_REPLICA={_evaluation_batch(splits.train)}",
         f"config.SEED_VALUE={job.seed}",
     ]
     if weights is not None:
-        common.append(f"config.MODEL.WEIGHTS_INIT.PARAMS_FILE={stage.quoted(weights)}")
+        common.append(f"config.MODEL.WEIGHTS_INIT.PARAMS_FILE={quoted(weights)}")
     knn, linear = folder / "features", folder / "linear"
     _Stage(progress, f"k-NN ({trunk})")(
         lambda _: (

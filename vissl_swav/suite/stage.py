@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Quote, QuotedString
-
-from vissl_swav.data.errors import DataError
+from vissl_swav.host.quoting import quoted
 
 Report = Callable[[int, int, str], None]
 
@@ -27,22 +25,6 @@ class StageFailed(RuntimeError):
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)
         self.exit_code = exit_code
-
-
-def quoted(path: str | Path) -> str:
-    """The path as a value in an override: in quotes that hydra's grammar takes off.
-
-    Raises:
-        DataError: the path cannot go through a config.
-    """
-    text = str(path)
-    if "${" in text:
-        # The host copies its config without resolving it: an escape would stay in.
-        raise DataError(
-            f"{text} has ${{ in it, with which a reference begins in VISSL's configs. "
-            "Rename that folder, or name another."
-        )
-    return QuotedString(text, Quote.single).with_quotes()
 
 
 def run(

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import math
+import importlib
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
-from PIL import Image
 
 from vissl_swav.core.hashing import draw_key
-from vissl_swav.transforms import photometric
 from vissl_swav.transforms.crop_groups import make_groups
 from vissl_swav.transforms.crop_parameters import CropParameters, draw_crops
+from vissl_swav.transforms.image_input import ImageInput, size_of
+from vissl_swav.transforms.normalization import Normalization
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+# The modules of pixel steps, and what a crop comes out as.
+BACKENDS = {
+    "opencv": "vissl_swav.transforms.fast_pixels",
+    "pillow": "vissl_swav.transforms.photometric",
+}
+OUTPUTS = ("float", "uint8")
 
 OneOrPerGroup = float | Sequence[float]
 RangeOrPerGroup = Sequence[float] | Sequence[Sequence[float]]
 
 
 class MultiCrop:
-    """Pillow image to a list of V normalised crops, all of the first group first.
+    """Image to a list of V normalised crops, all of the first group first.
 
     Steps of each crop: random resized crop, horizontal flip, colour jitter (the four
     steps in random order), grayscale, Gaussian blur, solarise, to tensor, normalise.
@@ -30,6 +35,11 @@ class MultiCrop:
 
     Drawing (``draw``) and applying (``apply``) are separate, so that another path can
     apply the same draws and a test can apply chosen ones.
+
+    The pixels are made by OpenCV or, several times slower and the reference for it, by
+    Pillow; the draws are the same. An image is a PIL image, a uint8 array (height,
+    width, channels), or a ``DecodableImage``, decoded once for all crops and by OpenCV
+    at the reduced scale that its crops allow.
 
     Every setting after ``crop_scales`` is one value for all groups or a list with one
     value a group; ``CropGroup`` states meaning and range of each.
@@ -50,8 +60,11 @@ class MultiCrop:
         blur_radius: RangeOrPerGroup = (0.1, 2.0),
         solarize_probability: OneOrPerGroup = 0.0,
         solarize_threshold: OneOrPerGroup = 128,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        channels: int = 3,
+        backend: str = "opencv",
+        output: str = "float",
         total_num_crops: int | None = None,
     ) -> None:
         """Check the settings and keep them.
@@ -69,12 +82,19 @@ class MultiCrop:
             blur_radius: range of its standard deviation, in pixels of the crop.
             solarize_probability: chance of solarising.
             solarize_threshold: first level to be inverted.
-            mean: of each RGB channel, subtracted from values in [0, 1].
-            std: of each RGB channel, divided by.
+            mean: of each channel, subtracted from values in [0, 1]; None is
+                ImageNet's, 0.449 for one channel.
+            std: of each channel, divided by; None is ImageNet's, 0.226 for one channel.
+            channels: 3 for RGB, 1 for grey: then saturation, hue and grayscale change
+                nothing. Images of another kind are converted.
+            backend: ``opencv``, or ``pillow`` for the reference.
+            output: ``float`` for normalised float32; ``uint8`` for levels in
+                channels-last memory, left to ``normalize`` on the device.
             total_num_crops: sum of ``num_crops``; only checked, None is any.
 
         Raises:
             ValueError: lists of unequal length or a value outside its range.
+            ImportError: OpenCV is wanted and missing.
         """
         self.groups = make_groups(
             size_crops=size_crops,
@@ -97,31 +117,29 @@ class MultiCrop:
                 f"{list(num_crops)} add up to {self.total_num_crops}. Correct one of "
                 "them, or leave total_num_crops out."
             )
-        self._mean = _per_channel("mean", mean)
-        self._std = _per_channel("std", std)
-        if not bool((self._std > 0).all()):
-            raise ValueError(
-                f"std is {list(std)}; wanted three numbers above 0 (ImageNet's are "
-                f"{IMAGENET_STD})."
-            )
+        self.normalization = Normalization(channels=channels, mean=mean, std=std)
+        self.channels = channels
+        self.backend = _one_of("backend", backend, tuple(BACKENDS))
+        self.output = _one_of("output", output, OUTPUTS)
+        self._pixels()
 
     def __call__(
         self,
-        image: Image.Image,
+        image: ImageInput,
         generator: torch.Generator | None = None,
         *,
         key: int | None = None,
     ) -> list[torch.Tensor]:
-        """Draw and make all crops: V tensors (3, size, size), float32.
+        """Draw and make all crops: V tensors (channels, size, size).
 
         Args:
-            image: of any Pillow mode; converted to RGB.
+            image: of any Pillow mode of 8 bits or less a channel, an array, or one to
+                be decoded.
             generator: draws the key where none is given; None is torch's global one.
             key: stands for all chance: equal keys give equal crops.
         """
-        rgb = _as_rgb(image)
-        drawn = self.draw(rgb.size, generator, key=key)
-        return [self.apply(rgb, crop) for crop in drawn]
+        drawn = self.draw(size_of(image), generator, key=key)
+        return self._make(image, drawn)
 
     def draw(
         self,
@@ -140,22 +158,37 @@ class MultiCrop:
         key = draw_key(generator) if key is None else key
         return draw_crops(self.groups, image_size=image_size, key=key)
 
-    def apply(self, image: Image.Image, parameters: CropParameters) -> torch.Tensor:
-        """Make one crop: (3, size, size), float32, normalised."""
-        crop = photometric.cut_and_resize(
-            _as_rgb(image), parameters.box, parameters.size
-        )
-        if parameters.flip:
-            crop = photometric.flip_left_right(crop)
-        for step, factor in parameters.jitter:
-            crop = photometric.JITTER[step](crop, factor)
-        if parameters.grayscale:
-            crop = photometric.drop_colour(crop)
-        if parameters.blur_radius is not None:
-            crop = photometric.blur(crop, parameters.blur_radius)
-        if parameters.solarize_threshold is not None:
-            crop = photometric.solarize(crop, parameters.solarize_threshold)
-        return photometric.to_tensor(crop).sub_(self._mean).div_(self._std)
+    def apply(self, image: ImageInput, parameters: CropParameters) -> torch.Tensor:
+        """Make one crop, as the whole call would: (channels, size, size)."""
+        return self._make(image, [parameters])[0]
+
+    def normalize(self, levels: torch.Tensor) -> torch.Tensor:
+        """What ``output="uint8"`` left: uint8 (B, C, S, S) to contiguous float32.
+
+        On the levels' device, and to the bit what ``output="float"`` gives on the CPU.
+        """
+        return self.normalization(levels)
+
+    def _make(
+        self, image: ImageInput, drawn: Sequence[CropParameters]
+    ) -> list[torch.Tensor]:
+        pixels = self._pixels()
+        opened = pixels.open_image(image, channels=self.channels, drawn=drawn)
+        made = (_take_steps(pixels, opened, parameters) for parameters in drawn)
+        if self.output == "uint8":
+            return [pixels.to_levels(crop, self.channels) for crop in made]
+        planes = (pixels.to_planes(crop, self.channels) for crop in made)
+        return [self.normalization(plane) for plane in planes]
+
+    def _pixels(self) -> ModuleType:
+        # Looked up by name: a module as an attribute could not be pickled.
+        try:
+            return importlib.import_module(BACKENDS[self.backend])
+        except ImportError as error:
+            raise ImportError(
+                f'backend="opencv" cannot import OpenCV ({error}). Install '
+                'opencv-python-headless, or give backend="pillow", which is slower.'
+            ) from error
 
     def __repr__(self) -> str:
         """The groups, one a line."""
@@ -163,18 +196,24 @@ class MultiCrop:
         return f"{type(self).__name__}({lines}\n)"
 
 
-def _as_rgb(image: Any) -> Image.Image:
-    if not isinstance(image, Image.Image):
-        raise TypeError(
-            f"MultiCrop got a {type(image).__name__}; wanted a PIL image. Put it "
-            "before any transform that makes tensors or arrays."
-        )
-    return image if image.mode == "RGB" else image.convert("RGB")
+def _take_steps(pixels: ModuleType, opened: Any, parameters: CropParameters) -> Any:
+    """The steps of one crop in the paper's order, by either module of them."""
+    crop = pixels.cut_and_resize(opened, parameters.box, parameters.size)
+    if parameters.flip:
+        crop = pixels.flip_left_right(crop)
+    for step, factor in parameters.jitter:
+        crop = pixels.JITTER[step](crop, factor)
+    if parameters.grayscale:
+        crop = pixels.drop_colour(crop)
+    if parameters.blur_radius is not None:
+        crop = pixels.blur(crop, parameters.blur_radius)
+    if parameters.solarize_threshold is not None:
+        crop = pixels.solarize(crop, parameters.solarize_threshold)
+    return crop
 
 
-def _per_channel(name: str, values: Sequence[float]) -> torch.Tensor:
-    """Three numbers as a tensor (3, 1, 1) that broadcasts over an image."""
-    numbers = [float(value) for value in values]
-    if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
-        raise ValueError(f"{name} is {values!r}; wanted three finite numbers, R, G, B.")
-    return torch.tensor(numbers, dtype=torch.float32).view(3, 1, 1)
+def _one_of(name: str, value: Any, valid: Sequence[str]) -> str:
+    if value not in valid:
+        words = " or ".join(repr(word) for word in valid)
+        raise ValueError(f"{name} is {value!r}; wanted {words}.")
+    return value

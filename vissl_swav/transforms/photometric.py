@@ -1,18 +1,28 @@
 """The pixel steps of multi-crop on Pillow images: the reference for faster paths.
 
-All take and return an RGB image of 8 bits a channel.
+All take and return an RGB or grey ("L") image of 8 bits a channel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from vissl_swav.transforms.crop_parameters import Box
+from vissl_swav.transforms.crop_parameters import Box, CropParameters
+from vissl_swav.transforms.image_input import as_pillow
 
 NUM_LEVELS = 256
+
+
+def open_image(
+    image: Any, *, channels: int, drawn: Sequence[CropParameters]
+) -> Image.Image:
+    """Decode at full scale, whatever the crops: this is the reference."""
+    del drawn
+    return as_pillow(image, channels=channels)
 
 
 def cut_and_resize(image: Image.Image, box: Box, size: int) -> Image.Image:
@@ -42,11 +52,15 @@ def adjust_contrast(image: Image.Image, factor: float) -> Image.Image:
 
 def adjust_saturation(image: Image.Image, factor: float) -> Image.Image:
     """Scale the distance from the grey image: 0 gives grey, 1 the image."""
+    if image.mode == "L":
+        return image
     return ImageEnhance.Color(image).enhance(factor)
 
 
 def shift_hue(image: Image.Image, turns: float) -> Image.Image:
     """Turn the colour circle by ``turns`` in [-0.5, 0.5]; 0 gives the image."""
+    if image.mode == "L":
+        return image
     # Towards zero and times 255, not 256, as torchvision does.
     shift = int(turns * (NUM_LEVELS - 1))
     hue, saturation, value = image.convert("HSV").split()
@@ -56,6 +70,8 @@ def shift_hue(image: Image.Image, turns: float) -> Image.Image:
 
 def drop_colour(image: Image.Image) -> Image.Image:
     """Luma (ITU-R 601) in all three channels."""
+    if image.mode == "L":
+        return image
     luma = image.convert("L")
     return Image.merge("RGB", (luma, luma, luma))
 
@@ -71,12 +87,16 @@ def solarize(image: Image.Image, threshold: float) -> Image.Image:
     return ImageOps.solarize(image, -int(-threshold // 1))
 
 
-def to_tensor(image: Image.Image) -> torch.Tensor:
-    """RGB image to a float32 tensor (3, height, width) with values in [0, 1]."""
+def to_levels(image: Image.Image, channels: int) -> torch.Tensor:
+    """uint8 tensor (channels, height, width), its memory one pixel after the other."""
     width, height = image.size
     levels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    channels_first = levels.view(height, width, 3).permute(2, 0, 1)
-    return channels_first.contiguous().to(torch.float32).div_(NUM_LEVELS - 1)
+    return levels.view(height, width, channels).permute(2, 0, 1)
+
+
+def to_planes(image: Image.Image, channels: int) -> torch.Tensor:
+    """The same, contiguous: one plane after the other."""
+    return to_levels(image, channels).contiguous()
 
 
 JITTER: dict[str, Callable[[Image.Image, float], Image.Image]] = {

@@ -13,11 +13,10 @@ from typing import Any
 
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings import parts
+from vissl_swav.host.settings.data import COLLATOR_NAME, SOURCE_NAME, infer_data
 from vissl_swav.host.settings.loss_checks import build, check_name, check_types
 from vissl_swav.host.settings.losses import LOSSES, SWAV, LossKeys
 from vissl_swav.host.settings.schedule import Schedule, schedule_of
-
-COLLATOR_NAME = "multi_crop_collator"
 
 # The paper's first epoch of freeze, for prototypes that are trained.
 _FREEZE_EPOCHS = 1
@@ -47,6 +46,7 @@ def infer(cfg: Any) -> Any:
             each other, or a value that the rest of the config contradicts.
     """
     _label_paths(cfg)
+    infer_data(cfg)
     if not is_ours(cfg):
         check_name(cfg)
         return cfg
@@ -161,7 +161,11 @@ def _label_paths(cfg: Any) -> None:
     """
     for split in ("TRAIN", "TEST"):
         data = cfg.DATA[split]
-        folders = set(data.DATA_SOURCES) <= {"disk_folder", "torchvision_dataset"}
+        folders = set(data.DATA_SOURCES) <= {
+            "disk_folder",
+            "torchvision_dataset",
+            SOURCE_NAME,
+        }
         if data.DATA_PATHS and folders and not data.LABEL_PATHS:
             data.LABEL_PATHS = list(data.DATA_PATHS)
 

@@ -9,8 +9,9 @@ from vissl_swav.host.errors import StartError
 from vissl_swav.transforms.multicrop import MultiCrop
 
 TRANSFORM_NAME = "MultiCrop"
-# Read by the host's wrapper, not by the transform.
-_OF_THE_WRAPPER = ("name", "indices", "transform_type")
+AUTO = "auto"
+# Read by the host's wrapper and by our host layer, not by the transform.
+_OF_THE_WRAPPER = ("name", "indices", "transform_type", "on_device", "max_side")
 _TRANSFORMS_KEY = "config.DATA.TRAIN.TRANSFORMS"
 _HEAD_KEY = "config.MODEL.HEAD.PARAMS"
 SMALL_RESNET_DEPTHS = (18, 34)
@@ -44,10 +45,16 @@ def check_keys(
 def multi_crop(transform: Mapping[str, Any]) -> MultiCrop:
     """The transform that an entry of `DATA.*.TRANSFORMS` describes.
 
+    A mean or std of `auto`, which a start replaces by numbers, is left out here.
+
     Raises:
         StartError: an unknown key, or a value that the transform refuses.
     """
-    arguments = {k: v for k, v in transform.items() if k not in _OF_THE_WRAPPER}
+    arguments = {
+        key: value
+        for key, value in transform.items()
+        if key not in _OF_THE_WRAPPER and not (key in ("mean", "std") and value == AUTO)
+    }
     where = f"{_TRANSFORMS_KEY}, {TRANSFORM_NAME}"
     valid = inspect.signature(MultiCrop).parameters
     check_keys(arguments, valid, where, key=_TRANSFORMS_KEY)

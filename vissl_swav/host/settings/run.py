@@ -106,6 +106,11 @@ def num_epochs(cfg: Mapping[str, Any]) -> int:
     return cfg["OPTIMIZER"]["num_epochs"]
 
 
+def processes_per_node(cfg: Any) -> int:
+    """Ranks on a machine."""
+    return cfg.DISTRIBUTED.NUM_PROC_PER_NODE
+
+
 def seed(cfg: Mapping[str, Any]) -> int:
     """The run's seed."""
     return cfg["SEED_VALUE"]

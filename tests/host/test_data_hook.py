@@ -1,0 +1,129 @@
+"""The wait for data: measured, told, judged once; broken images counted."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from vissl_swav.host import data_hook
+from vissl_swav.host.data_hook import VERDICT_AFTER, DataHook, TooManyUnreadable
+from vissl_swav.host.unreadable import UnreadableLog
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+class Run:
+    """A task of the host, as far as the hook looks at it; 4 images a step."""
+
+    def __init__(self, folder, compose, *extra):
+        self.config = compose("config.LOG_FREQUENCY=10", *extra)
+        self.checkpoint_folder = str(folder)
+        self.device = torch.device("cpu")
+        self.datasets = {"train": range(100)}
+        self.train, self.iteration = True, 0
+        self.loader = SimpleNamespace(waited=0.0)
+        self.dataloaders = {"train": self.loader}
+
+
+@pytest.fixture
+def clock(host, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(data_hook, "time", clock)
+    return clock
+
+
+def steps(hook, run, clock, count, *, wait, compute):
+    """`count` steps of `wait` + `compute` seconds; one phase."""
+    for _ in range(count):
+        clock.now += wait + compute
+        run.loader.waited += wait
+        hook.on_update(run)
+        run.iteration += 1
+
+
+def started(run):
+    hook = DataHook()
+    hook.on_start(run)
+    hook.on_phase_start(run)
+    return hook
+
+
+def messages(caplog, start):
+    return [r.getMessage() for r in caplog.records if r.getMessage().startswith(start)]
+
+
+def test_rate_and_share_in_the_log(tmp_path, compose, clock, caplog):
+    run = Run(tmp_path, compose)
+    hook = started(run)
+    with caplog.at_level(logging.INFO):
+        # The phase's first step starts the workers and counts for nothing.
+        steps(hook, run, clock, 1, wait=30.0, compute=1.0)
+        steps(hook, run, clock, 19, wait=0.1, compute=0.3)
+    told = messages(caplog, "Data:")
+    batch = run.config.DATA.TRAIN.BATCHSIZE_PER_REPLICA
+    line = f"Data: {batch / 0.4:.0f} images/s over all ranks; 25% of the step spent"
+    assert [text.startswith(line) for text in told] == [True, True]
+
+
+@pytest.mark.parametrize(("wait", "judged"), [(0.3, 1), (0.1, 0)])
+def test_one_verdict_after_200_steps(tmp_path, compose, clock, caplog, wait, judged):
+    run = Run(tmp_path, compose)
+    hook = started(run)
+    with caplog.at_level(logging.WARNING):
+        steps(hook, run, clock, VERDICT_AFTER, wait=wait, compute=1 - wait)
+        assert not messages(caplog, "vissl_swav: DATA BOUND"), "one step did not count"
+        steps(hook, run, clock, 3 * VERDICT_AFTER, wait=wait, compute=1 - wait)
+    verdicts = messages(caplog, "vissl_swav: DATA BOUND")
+    assert len(verdicts) == judged
+    if judged:
+        assert "30% of the first 200 steps" in verdicts[0]
+        assert "In order: config.DATA.NUM_DATALOADER_WORKERS=" in verdicts[0]
+
+
+def test_a_gpu_can_make_the_crops(tmp_path, compose, clock, caplog):
+    run = Run(tmp_path, compose, "config.DATA.NUM_DATALOADER_WORKERS=10000")
+    run.device = SimpleNamespace(type="cuda")
+    hook = started(run)
+    hook._check_unreadable = lambda view: None  # It would make a tensor there.
+    with caplog.at_level(logging.WARNING):
+        steps(hook, run, clock, VERDICT_AFTER + 1, wait=0.5, compute=0.5)
+    (verdict,) = messages(caplog, "vissl_swav: DATA BOUND")
+    assert "In order: config.TRAINER.TRAIN_STEP_NAME=multi_crop_train_step" in verdict
+    assert "NUM_DATALOADER_WORKERS" not in verdict, "there are no cores left"
+
+
+def test_test_phases_are_not_looked_at(tmp_path, compose, clock):
+    run = Run(tmp_path, compose)
+    hook = started(run)
+    run.train = False
+    log = UnreadableLog(tmp_path, 0)
+    for number in range(50):
+        log.add(f"{number}.jpg", "empty", index=number)
+    hook.on_phase_end(run)
+    run.train = True
+    with pytest.raises(TooManyUnreadable, match="50 of 100"):
+        hook.on_phase_end(run)
+
+
+def test_a_resumed_run_knows_what_could_not_be_read(tmp_path, compose, clock, caplog):
+    UnreadableLog(tmp_path, 1).add("a.jpg", "empty", index=0)
+    run = Run(tmp_path, compose)
+    with caplog.at_level(logging.INFO):
+        hook = started(run)
+        steps(hook, run, clock, 10, wait=0.1, compute=0.1)
+    assert messages(caplog, "1 unreadable images are known from before")
+    assert not messages(caplog, "vissl_swav: 1 images could not be read")
+    UnreadableLog(tmp_path, 0).add("b.jpg", "truncated", index=1)
+    with caplog.at_level(logging.WARNING):
+        steps(hook, run, clock, 10, wait=0.1, compute=0.1)
+    (line,) = messages(caplog, "vissl_swav: 2 images could not be read so far")
+    assert "New: b.jpg (truncated)" in line
