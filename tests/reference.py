@@ -126,3 +126,19 @@ def balanced_partition(scores, epsilon, tolerance=1e-13, max_iterations=200_000)
         if abs(np.exp(logs).sum(axis=0) / share - 1).max() <= tolerance:
             return np.exp(logs)
     raise AssertionError(f"no convergence in {max_iterations} iterations")
+
+
+def extended_box(variance):
+    """Weights of a box blur with fractional ends, of exactly this variance, sum 1.
+
+    2 n + 1 weights of 1 between two of 0 <= a < 1 (Gwosdek, Grewenig, Bruhn and
+    Weickert 2011, eq. 8): n is the largest with whole boxes of at most this variance.
+    """
+    n = 0
+    while (n + 1) * (n + 2) / 3 <= variance:
+        n += 1
+    # a solves: sum of squares of the places, weighted, is variance times the sum.
+    inner = sum(place * place for place in range(-n, n + 1))
+    a = (variance * (2 * n + 1) - inner) / (2 * ((n + 1) ** 2 - variance))
+    weights = [a, *[1.0] * (2 * n + 1), a]
+    return np.array(weights) / sum(weights)

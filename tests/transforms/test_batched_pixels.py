@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from reference import extended_box
 
 from vissl_swav.transforms import Box, CropParameters, photometric
 from vissl_swav.transforms.batched_draws import BatchedCrops
@@ -21,11 +22,10 @@ from vissl_swav.transforms.batched_pixels import (
 )
 from vissl_swav.transforms.batched_resampling import (
     blur,
-    blur_kernels,
     cut_and_resize,
     triangle_weights,
 )
-from vissl_swav.transforms.blur_kernels import box_weights
+from vissl_swav.transforms.blur_kernels import blur_kernels
 from vissl_swav.transforms.crop_groups import make_groups
 from vissl_swav.transforms.crop_parameters import JITTER_STEPS
 
@@ -140,7 +140,7 @@ def test_a_blur_wider_than_the_crop(size):
 def test_kernels_are_three_boxes():
     radii = torch.linspace(0, 5, 101, dtype=torch.float64)
     for radius, kernel in zip(radii, blur_kernels(radii, largest=5.0), strict=True):
-        box = box_weights(radius.item() ** 2 / 3)
+        box = extended_box(radius.item() ** 2 / 3)
         expected = np.convolve(np.convolve(box, box), box)
         spare = (len(kernel) - len(expected)) // 2
         expected = np.pad(expected, spare)

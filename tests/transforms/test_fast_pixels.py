@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from vissl_swav.transforms import Box, MultiCrop, fast_pixels, photometric
-from vissl_swav.transforms.blur_kernels import blur_weights, box_weights
+from vissl_swav.transforms.blur_kernels import blur_weights
 from vissl_swav.transforms.fast_pixels import Opened
 
 NUM_PHOTOGRAPHS = 200
@@ -220,15 +220,6 @@ def test_blur_weights(radius):
     # Weights under 1 / 512 are lost: at most a twentieth of the standard deviation.
     if radius >= 0.5:
         assert np.sqrt(weights @ places**2) == pytest.approx(radius, rel=0.05)
-
-
-@pytest.mark.parametrize("variance", [0.0, 0.003, 0.5, 2 / 3, 1.0, 5.3])
-def test_box_has_the_stated_variance(variance):
-    weights = box_weights(variance)
-    places = np.arange(len(weights)) - len(weights) // 2
-    assert weights.sum() == pytest.approx(1)
-    assert weights @ places**2 == pytest.approx(variance)
-    assert weights[0] < weights[len(weights) // 2]
 
 
 def test_a_read_only_array_is_taken_without_copy_or_warning():

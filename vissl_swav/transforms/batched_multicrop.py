@@ -21,7 +21,8 @@ from vissl_swav.transforms.batched_pixels import (
     solarize,
     some,
 )
-from vissl_swav.transforms.batched_resampling import blur, blur_kernels, cut_and_resize
+from vissl_swav.transforms.batched_resampling import blur, cut_and_resize
+from vissl_swav.transforms.blur_kernels import blur_kernels
 from vissl_swav.transforms.crop_groups import CropGroup
 from vissl_swav.transforms.multicrop import MultiCrop
 from vissl_swav.transforms.normalization import Normalization
@@ -127,7 +128,8 @@ class BatchedMultiCrop:
         slots = jitter_slots(crops)
         rows = send(order, images.device)
         sent, sent_slots = crops.to(images.device), slots.to(images.device)
-        kernels = blur_kernels(sent.blur_radius, largest=crops.group.blur_radius[1])
+        largest = crops.group.blur_radius[1]
+        kernels = blur_kernels(sent.blur_radius, largest=largest)
         shape = (len(crops), channels, size, size)
         made = torch.empty(shape, dtype=self.dtype, device=images.device)
         for part in self._chunks(images, crops):

@@ -10,13 +10,9 @@ and nothing is copied in between.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-from vissl_swav.transforms.blur_kernels import NUM_BOXES
 
 
 def cut_and_resize(
@@ -109,36 +105,10 @@ def triangle_weights(
     return weights.div_(weights.sum(dim=2, keepdim=True))
 
 
-def blur_kernels(radius: Tensor, *, largest: float) -> Tensor:
-    """Pillow's Gaussian along a side, three boxes after one another: (N, R), float32.
-
-    The extended boxes of Gwosdek, Grewenig, Bruhn and Weickert 2011: their ends have a
-    share of the others' weight, so that the standard deviation is exactly ``radius``.
-    Radius 0 gives the identity. ``blur_kernels.box_weights`` is the same for one.
-
-    Args:
-        radius: standard deviation in pixels (N,).
-        largest: no radius is larger; says how many weights there are, an odd number.
-    """
-    variance = radius.double()[:, None] ** 2 / NUM_BOXES
-    half = ((12 * variance + 1).sqrt() - 1).div(2).floor()
-    full = half * (half + 1) * (2 * half + 1) / 3
-    ends = (variance * (2 * half + 1) - full) / (2 * ((half + 1) ** 2 - variance))
-    reach = int((math.sqrt(12 * largest**2 / NUM_BOXES + 1) - 1) / 2) + 1
-    distance = torch.arange(-reach, reach + 1, device=radius.device).abs()
-    box = torch.where(distance == half + 1, ends, (distance <= half).double())
-    box = box / box.sum(dim=1, keepdim=True)
-    kernel = box
-    for _ in range(NUM_BOXES - 1):
-        padded = functional.pad(kernel, (2 * reach, 2 * reach))
-        kernel = (padded.unfold(1, 2 * reach + 1, 1) * box[:, None, :]).sum(dim=2)
-    return kernel.float()
-
-
 def blur(crops: Tensor, kernels: Tensor) -> Tensor:
     """Blur (N, S, C, S) along both sides, each with its kernel (N, R); edges repeat."""
     num, size, channels, _ = crops.shape
-    weights = _repeating_edges(kernels, size)
+    weights = _repeating_edges(kernels.to(crops.dtype), size)
     rows = torch.bmm(weights, crops.reshape(num, size, channels * size))
     blurred = torch.bmm(rows.view(num, size * channels, size), weights.transpose(1, 2))
     return blurred.view(num, size, channels, size)
