@@ -1,9 +1,11 @@
 """Pretraining through VISSL on the embedded data set: step time, loss, k-NN.
 
     python benchmarks/host_run.py --device cuda [--amp float16|bfloat16]
+        [--crops workers|device|resident]
 
 The quickstart's run on any device; on a GPU NCCL takes gloo's place. k-NN (k = 20) is
-that of the features before and after.
+that of the features before and after. Crops are made by the workers, by the train step,
+or by it with all images on the device.
 """
 
 import argparse
@@ -27,6 +29,16 @@ def on_device(args: argparse.Namespace) -> list[str]:
     return [
         f"config.MACHINE.DEVICE={'gpu' if cuda else 'cpu'}",
         f"config.DISTRIBUTED.BACKEND={'nccl' if cuda else 'gloo'}",
+    ]
+
+
+def crops(args: argparse.Namespace) -> list[str]:
+    """Where the crops are made."""
+    if args.crops == "workers":
+        return []
+    return [
+        "config.TRAINER.TRAIN_STEP_NAME=multi_crop_train_step",
+        f"config.DATA.TRAIN.IMAGES_ON_DEVICE={args.crops == 'resident'}",
     ]
 
 
@@ -71,6 +83,7 @@ def measure(args: argparse.Namespace, out: Path) -> None:
             f"config.OPTIMIZER.num_epochs={args.epochs}",
             *on_device(args),
             *precision(args),
+            *crops(args),
         ],
         run,
     )
@@ -80,8 +93,11 @@ def measure(args: argparse.Namespace, out: Path) -> None:
     times = [line["time"] for line in lines]
     step = statistics.median(b - a for a, b in itertools.pairwise(times))
     print(machine())
-    print(f"precision {args.amp or 'float32'}, {len(lines)} steps")
+    waited = sum(line["waited"] for line in lines[1:])
+    share = waited / (times[-1] - times[0])
+    print(f"precision {args.amp or 'float32'}, crops: {args.crops}, {len(lines)} steps")
     print(f"median step {1e3 * step:.1f} ms, last loss {lines[-1]['loss']:.3f}")
+    print(f"{share:.1%} of the time was spent waiting for data")
     print(f"k-NN (k=20) {after:.1f} %, random trunk {before:.1f} %")
 
 
@@ -89,6 +105,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--amp", choices=["float16", "bfloat16"])
+    parser.add_argument(
+        "--crops", choices=["workers", "device", "resident"], default="workers"
+    )
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--images", type=int, default=4000)
     with tempfile.TemporaryDirectory() as out:

@@ -74,6 +74,18 @@ def steps(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
             ],
         )
 
+    for place in ("resident",) if args.quick else ("device", "resident"):
+        yield (
+            f"The same, crops made on the device ({place})",
+            [
+                PYTHON,
+                "benchmarks/host_run.py",
+                f"--device={args.device}",
+                f"--crops={place}",
+                *short,
+            ],
+        )
+
 
 def run(command: Sequence[str]) -> tuple[int, float, str]:
     """Exit code, seconds and output of a step."""
