@@ -55,6 +55,20 @@ def test_probability_zero_is_never_and_one_is_always():
     assert all(crop.solarize_threshold == 128 for crop in always)
 
 
+@pytest.mark.parametrize("probability", [0.3, 1.0])
+def test_solarize_thresholds_are_uniform_over_their_range(probability):
+    drawn = draw_many(solarize_probability=probability, solarize_threshold=(100, 103))
+    found = Counter(
+        crop.solarize_threshold for crop in drawn if crop.solarize_threshold is not None
+    )
+    assert set(found) == {100, 101, 102, 103}
+    total = sum(found.values())
+    assert total / NUM_DRAWS == pytest.approx(probability, abs=0.025)
+    for count in found.values():
+        # Four standard deviations of a quarter.
+        assert count / total == pytest.approx(0.25, abs=4 * 0.433 / total**0.5)
+
+
 def test_steps_are_independent():
     drawn = draw_many()
     both = share(crop.flip and crop.blur_radius is not None for crop in drawn)

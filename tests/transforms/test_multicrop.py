@@ -98,7 +98,7 @@ def test_settings_per_group(small):
         jitter_probability=1.0,
         crop_ratios=[(1.0, 1.0), (0.5, 2.0)],
         solarize_probability=[1, 0],
-        solarize_threshold=[100, 200],
+        solarize_threshold=[100, [200, 210]],
     )
     drawn = transform.draw((64, 64), seeded(0))
     assert [crop.flip for crop in drawn] == [False] * 2 + [True] * 3
@@ -156,7 +156,11 @@ def test_mean_and_std_normalise(small):
         ({"blur_probability": [0.5]}, "blur_probability has 1 entries for 2"),
         ({"grayscale_probability": "often"}, "grayscale_probability is 'often'"),
         ({"solarize_probability": float("nan")}, "solarize_probability is nan"),
-        ({"solarize_threshold": 300}, "from 0 to 256"),
+        ({"solarize_threshold": 300}, r"solarize_threshold holds \(300, 300\)"),
+        ({"solarize_threshold": [200, 100]}, "the smaller first"),
+        ({"solarize_threshold": [1, 2, 3]}, r"holds \(1, 2, 3\); wanted a pair"),
+        ({"solarize_threshold": [1, [2, 3], 4]}, "has 3 entries for 2"),
+        ({"solarize_threshold": "128"}, "solarize_threshold holds"),
         ({"blur_radius": (-1.0, 2.0)}, "blur_radius holds"),
         ({"jitter": (0.8, 0.8, 0.8)}, "wanted four numbers"),
         ({"jitter": (0.8, 0.8, 0.8, 0.6)}, "hue at most 0.5"),

@@ -20,6 +20,7 @@ from vissl.models.trunks import register_model_trunk
 from vissl_swav.host import settings
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+_LEAST_WIDTH_FOR_CHANNELS_LAST = 16
 _FEATURES = {
     "conv1": "conv1_relu",
     "res2": "layer1",
@@ -40,6 +41,7 @@ class ResNetSmall(nn.Module):
         self.model_config = model_config
         shape = settings.small_resnet(model_config)
         depth, width = shape["depth"], shape["width"]
+        self._layout = torch.contiguous_format
         channels = 1 if model_config.INPUT_TYPE in ("lab", settings.GREY) else 3
         layers = [_layer(width, width, _BLOCKS[depth][0], stride=1)]
         for level in range(1, 4):
@@ -58,13 +60,17 @@ class ResNetSmall(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
-        # Narrow nets on a CPU run several times faster in this layout.
-        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        # Nets of some width run several times faster on a CPU in this layout. Narrower
+        # ones end the process from 64 pixels on, in the backward pass of a 1x1
+        # convolution with stride 2 (oneDNN 3.12 with AVX-512, torch 2.13).
+        if width >= _LEAST_WIDTH_FOR_CHANNELS_LAST:
+            self._layout = torch.channels_last
+        self.to(memory_format=self._layout)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor, out_feat_keys: Sequence[str] = ()) -> list[Tensor]:
         """Images (B, C, H, W) -> the features asked for, the flat last one if none."""
         images = transform_model_input_data_type(x, self.model_config.INPUT_TYPE)
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=self._layout)
         checkpointing = self.model_config.ACTIVATION_CHECKPOINTING
         return get_trunk_forward_outputs(
             feat=images,

@@ -128,7 +128,11 @@ def _draw_group(group: CropGroup, uniforms: Tensor, sizes: Tensor) -> BatchedCro
     blurs = for_blur[:, 0] < group.blur_probability
     radius = _between(*group.blur_radius, for_blur[:, 1])
     solarizes = solarize[:, 0] < group.solarize_probability
-    threshold = torch.full_like(radius, group.solarize_threshold)
+    low, high = group.solarize_threshold
+    threshold = torch.full_like(radius, low)
+    if low < high and group.solarize_probability > 0:
+        share = solarize[:, 0] / group.solarize_probability
+        threshold = (low + share * (high - low + 1)).floor().clamp(max=high)
     return BatchedCrops(
         group=group,
         box=_draw_boxes(group, place, cuts, sizes),

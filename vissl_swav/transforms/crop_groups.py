@@ -34,7 +34,8 @@ class CropGroup:
         blur_radius: smallest and largest standard deviation of the blur, in pixels of
             the finished crop.
         solarize_probability: chance that bright levels are inverted.
-        solarize_threshold: levels from here on are inverted, 0 to 256.
+        solarize_threshold: smallest and largest level, 0 to 256, from which on levels
+            are inverted; whole ones between them are equally likely.
 
     Raises:
         ValueError: a value outside its range; the message names the setting.
@@ -51,7 +52,7 @@ class CropGroup:
     blur_probability: float
     blur_radius: tuple[float, float]
     solarize_probability: float
-    solarize_threshold: float
+    solarize_threshold: tuple[float, float]
 
     def __post_init__(self) -> None:
         """Check every value against its range."""
@@ -63,7 +64,7 @@ class CropGroup:
         for step in ("flip", "jitter", "grayscale", "blur", "solarize"):
             name = f"{step}_probability"
             _check_number(name, getattr(self, name), 0.0, 1.0)
-        _check_number("solarize_threshold", self.solarize_threshold, 0, MAX_LEVEL)
+        _check_range("solarize_threshold", self.solarize_threshold, 0, MAX_LEVEL)
         _check_jitter(self.jitter)
 
 
@@ -99,6 +100,11 @@ def make_groups(
             "group in each. Add or remove entries so that all three agree."
         )
     num_groups = lengths["size_crops"]
+    threshold = settings["solarize_threshold"]
+    if _is_sequence(threshold) and any(_is_sequence(entry) for entry in threshold):
+        settings["solarize_threshold"] = [_as_pair(entry) for entry in threshold]
+    else:
+        settings["solarize_threshold"] = _as_pair(threshold)
     settings["ratio"] = settings.pop("crop_ratios")
     spread = {
         name: _one_per_group(_LIST_NAMES.get(name, name), value, num_groups)
@@ -116,7 +122,12 @@ def make_groups(
 
 
 _LIST_NAMES = {"ratio": "crop_ratios"}
-_VALUE_LENGTHS = {"crop_ratios": 2, "jitter": 4, "blur_radius": 2}
+_VALUE_LENGTHS = {
+    "crop_ratios": 2,
+    "jitter": 4,
+    "blur_radius": 2,
+    "solarize_threshold": 2,
+}
 
 
 def _one_per_group(name: str, value: Any, num_groups: int) -> list[Any]:
@@ -154,6 +165,11 @@ def _as_list(name: str, value: Any) -> list[Any]:
 
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if _is_sequence(value) else value
+
+
+def _as_pair(value: Any) -> Any:
+    """A number is a range of itself."""
+    return value if _is_sequence(value) else (value, value)
 
 
 def _is_number(value: Any) -> bool:

@@ -101,7 +101,8 @@ def draw_crop(
     grayscale = next(uniform) < group.grayscale_probability
     blur = next(uniform) < group.blur_probability
     radius = _between(*group.blur_radius, next(uniform))
-    solarize = next(uniform) < group.solarize_probability
+    for_solarize = next(uniform)
+    solarize = for_solarize < group.solarize_probability
     return CropParameters(
         size=group.size,
         box=box,
@@ -109,8 +110,17 @@ def draw_crop(
         jitter=jitter,
         grayscale=grayscale,
         blur_radius=radius if blur else None,
-        solarize_threshold=group.solarize_threshold if solarize else None,
+        solarize_threshold=_threshold(group, for_solarize) if solarize else None,
     )
+
+
+def _threshold(group: CropGroup, uniform: float) -> float:
+    """A whole level, from what the yes left over: below p, u / p is uniform again."""
+    low, high = group.solarize_threshold
+    if low == high:
+        return low
+    share = uniform / group.solarize_probability
+    return min(high, math.floor(low + share * (high - low + 1)))
 
 
 def _draw_box(

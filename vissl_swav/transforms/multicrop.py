@@ -59,7 +59,7 @@ class MultiCrop:
         blur_probability: OneOrPerGroup = 0.5,
         blur_radius: RangeOrPerGroup = (0.1, 2.0),
         solarize_probability: OneOrPerGroup = 0.0,
-        solarize_threshold: OneOrPerGroup = 128,
+        solarize_threshold: float | RangeOrPerGroup = 128,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         channels: int = 3,
@@ -81,7 +81,7 @@ class MultiCrop:
             blur_probability: chance of a Gaussian blur.
             blur_radius: range of its standard deviation, in pixels of the crop.
             solarize_probability: chance of solarising.
-            solarize_threshold: first level to be inverted.
+            solarize_threshold: first level to be inverted, or the range of it.
             mean: of each channel, subtracted from values in [0, 1]; None is
                 ImageNet's, 0.449 for one channel.
             std: of each channel, divided by; None is ImageNet's, 0.226 for one channel.
