@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not have_host():
         print(INSTALL_LINE, file=sys.stderr)
         return 2
+    from torch.multiprocessing.spawn import ProcessRaisedException
+
     from vissl_swav.data.errors import DataError
     from vissl_swav.host.errors import StartError
     from vissl_swav.host.launch import start
@@ -46,6 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except DataError as error:
         print(f"vissl-swav train: {error}", file=sys.stderr)
+        return 1
+    except ProcessRaisedException as error:
+        # The rank's traceback, then what it says last, where a reader looks first.
+        text = str(error).rstrip()
+        last = text.splitlines()[-1].partition(": ")[2] or text
+        print(f"{text}\n\nvissl-swav train: {last}", file=sys.stderr)
         return 1
     return 0
 

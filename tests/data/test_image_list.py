@@ -404,3 +404,21 @@ def test_photographs_in_a_tar(shared):
             image = images.read(index)
             assert image.data == tar.extractfile(members[index]).read()
             assert image.name.endswith(members[index].name.removeprefix("./"))
+
+
+@pytest.mark.parametrize("kind", ["flat", "classes", "root"])
+def test_a_locked_folder_is_named(tmp_path, monkeypatch, kind):
+    """Passed over, its images would be missing without a word."""
+    make_files(tmp_path / "open" if kind == "classes" else tmp_path, "0.png", "1.png")
+    make_files(tmp_path / "locked", "2.png")
+    locked = tmp_path if kind == "root" else tmp_path / "locked"
+    scandir = os.scandir
+
+    def refuse(path="."):
+        if os.fspath(path) == str(locked):
+            raise PermissionError(13, "Permission denied", str(locked))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=f"{locked} cannot be read: Permission denied"):
+        open_images(tmp_path)

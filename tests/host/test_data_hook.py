@@ -105,25 +105,52 @@ def test_test_phases_are_not_looked_at(tmp_path, compose, clock):
     run = Run(tmp_path, compose)
     hook = started(run)
     run.train = False
-    log = UnreadableLog(tmp_path, 0)
+    log = UnreadableLog(tmp_path, "train", 0)
     for number in range(50):
         log.add(f"{number}.jpg", "empty", index=number)
     hook.on_phase_end(run)
     run.train = True
-    with pytest.raises(TooManyUnreadable, match="50 of 100"):
+    with pytest.raises(TooManyUnreadable, match="50 of 100 .*unreadable.train"):
         hook.on_phase_end(run)
 
 
-def test_a_resumed_run_knows_what_could_not_be_read(tmp_path, compose, clock, caplog):
-    UnreadableLog(tmp_path, 1).add("a.jpg", "empty", index=0)
+def test_an_earlier_starts_record_is_told_and_not_counted(
+    tmp_path, compose, clock, caplog
+):
+    log = UnreadableLog(tmp_path, "train", 1)
+    for number in range(50):
+        log.add(f"{number}.jpg", "empty", index=number)
     run = Run(tmp_path, compose)
     with caplog.at_level(logging.INFO):
         hook = started(run)
         steps(hook, run, clock, 10, wait=0.1, compute=0.1)
-    assert messages(caplog, "1 unreadable images are known from before")
-    assert not messages(caplog, "vissl_swav: 1 images could not be read")
-    UnreadableLog(tmp_path, 0).add("b.jpg", "truncated", index=1)
+    assert messages(caplog, "50 unreadable train images are on record already")
+    UnreadableLog(tmp_path, "train", 0).add("7.jpg", "empty", index=7)
     with caplog.at_level(logging.WARNING):
         steps(hook, run, clock, 10, wait=0.1, compute=0.1)
-    (line,) = messages(caplog, "vissl_swav: 2 images could not be read so far")
-    assert "New: b.jpg (truncated)" in line
+    (line,) = messages(caplog, "vissl_swav: 1 train images could not be read so far")
+    assert "New: 7.jpg (empty)" in line
+
+
+def test_test_images_are_told_and_not_counted(tmp_path, compose, clock, caplog):
+    run = Run(tmp_path, compose)
+    hook = started(run)
+    log = UnreadableLog(tmp_path, "test", 0)
+    for number in range(50):
+        log.add(f"{number}.jpg", "empty", index=number)
+    hook.on_phase_end(run)
+    run.train = False
+    with caplog.at_level(logging.WARNING):
+        hook.on_phase_end(run)
+    (line,) = messages(caplog, "vissl_swav: 50 test images could not be read so far")
+    assert "and 45 more" in line
+
+
+def test_no_remedy_is_what_is_set_already(tmp_path, compose, monkeypatch, host):
+    for cores, workers, ranks in ((4, 3, 1), (8, 3, 2), (2, 1, 1), (16, 20, 1)):
+        monkeypatch.setattr(data_hook, "num_cores", lambda cores=cores: cores)
+        run = Run(tmp_path, compose, f"config.DATA.NUM_DATALOADER_WORKERS={workers}")
+        run.config.DISTRIBUTED.NUM_PROC_PER_NODE = ranks
+        assert "WORKERS" not in data_hook._remedy(data_hook.TaskView(run))
+    run.config.DATA.NUM_DATALOADER_WORKERS = 0
+    assert "WORKERS=15" in data_hook._remedy(data_hook.TaskView(run))

@@ -44,7 +44,7 @@ class HostData:
 
 
 def attached(folder, data, *, seeds_globals=True):
-    attach(data, KeyedItems(UnreadableLog(folder, 0), seeds_globals))
+    attach(data, KeyedItems(UnreadableLog(folder, "train", 0), seeds_globals))
     return data
 
 
@@ -96,13 +96,13 @@ def test_a_broken_image_is_replaced_by_the_same_one_and_named(tmp_path):
     assert items[0]["label"] == items[0]["data_idx"] == [3, 3], "the bank's row is 3"
     assert items[0]["data"][2] == 1
     assert data[3]["data"][0] in taken, "a plain number as well"
-    assert UnreadableReader(tmp_path).new() == {"image3.jpg": "truncated"}
+    assert UnreadableReader(tmp_path, "train").new() == {"image3.jpg": "truncated"}
 
 
 def test_what_the_hosts_source_greyed_out_is_replaced_too(tmp_path):
     data = attached(tmp_path, HostData(grey=[5]))
     assert data[KeyedIndex(5, 1)]["data"][0] != 5
-    assert set(UnreadableReader(tmp_path).new()) == {"image5.jpg"}
+    assert set(UnreadableReader(tmp_path, "train").new()) == {"image5.jpg"}
 
 
 def test_a_labelled_replacement_keeps_its_own_label(tmp_path):
@@ -115,7 +115,7 @@ def test_one_readable_image_is_found(tmp_path):
     data = attached(tmp_path, HostData(20, broken=set(range(20)) - {11}))
     for index in range(20):
         assert data[KeyedIndex(index, 0)]["data"][0] == 11
-    assert len(UnreadableReader(tmp_path).new()) == 19
+    assert len(UnreadableReader(tmp_path, "train").new()) == 19
 
 
 def test_nothing_readable_is_an_error(tmp_path):

@@ -231,19 +231,31 @@ def test_channels_of_grey_images(batches):
     assert [crop.shape[1] for crop in found[0]["data"][0]] == [1, 1, 1]
 
 
+STEP = "config.TRAINER.TRAIN_STEP_NAME=multi_crop_train_step"
+RGB = "config.MODEL.INPUT_TYPE=rgb"
+RESIDENT = "config.DATA.TRAIN.IMAGES_ON_DEVICE"
+
+
 @pytest.mark.parametrize(
-    ("extra", "said"),
+    ("override", "key", "said"),
     [
-        (["config.MODEL.INPUT_TYPE=rgb", "channels:1"], "INPUT_TYPE=grey"),
-        (["config.MODEL.INPUT_TYPE=rgb", "on_device:true"], "multi_crop_train_step"),
-        (["config.DATA.TRAIN.IMAGES_ON_DEVICE=true", ""], "multi_crop_train_step"),
-        (["config.DATA.TRAIN.MAX_UNREADABLE_SHARE=2", ""], r"share in \[0, 1\]"),
+        (RGB, "channels:1", "INPUT_TYPE=grey"),
+        (RGB, "on_device:true", "multi_crop_train_step"),
+        (RGB, "max_side:100", "max_side: 100, which nothing reads"),
+        (RGB, "size_crop:[3]", "did you mean size_crops"),
+        (RGB, "backend:opencw", "wanted 'opencv' or 'pillow'"),
+        (STEP, "max_side:abc", "max_side 'abc'; wanted pixels"),
+        (STEP, "max_side:true", "max_side True; wanted pixels"),
+        (STEP, "backend:pillow", "backend: pillow, which nothing reads"),
+        (STEP, "output:float", "output: float, which nothing reads"),
+        (f"{RESIDENT}=true", "", "multi_crop_train_step"),
+        (f"{RESIDENT}=maybe", "", "'maybe'; wanted true or false"),
+        ("config.DATA.TRAIN.MAX_UNREADABLE_SHARE=2", "", r"share in \[0, 1\]"),
     ],
 )
-def test_contradictions_stop_the_start(compose, extra, said):
+def test_contradictions_stop_the_start(compose, override, key, said):
     from vissl_swav.host.errors import StartError
 
-    override, key = extra
     more = f",{key}" if key else ""
     transforms = (
         "config.DATA.TRAIN.TRANSFORMS=[{name:MultiCrop,size_crops:[24],num_crops:[2],"
@@ -251,3 +263,11 @@ def test_contradictions_stop_the_start(compose, extra, said):
     )
     with pytest.raises(StartError, match=said):
         compose(override, transforms)
+
+
+def test_multi_crop_twice_is_refused(compose):
+    from vissl_swav.host.errors import StartError
+
+    entry = "{name:MultiCrop,size_crops:[24],num_crops:[2],crop_scales:[[0.3,1.0]]}"
+    with pytest.raises(StartError, match="MultiCrop 2 times; wanted one"):
+        compose(f"config.DATA.TRAIN.TRANSFORMS=[{entry},{entry}]")

@@ -156,10 +156,24 @@ def _images_below(folder: Path) -> list[Path]:
     # Folder by folder, each in alphabetical order: ImageFolder's order too.
     return [
         Path(place) / name
-        for place, _, names in sorted(os.walk(folder, followlinks=True))
+        for place, _, names in sorted(
+            os.walk(folder, followlinks=True, onerror=refuse_locked)
+        )
         for name in sorted(names)
         if Path(name).suffix.lower() in IMAGE_SUFFIXES
     ]
+
+
+def refuse_locked(error: OSError) -> None:
+    """For what `os.walk` and others cannot open, which they would pass over.
+
+    Raises:
+        DataError: always; names the folder or file.
+    """
+    raise DataError(
+        f"{error.filename} cannot be read: {error.strerror}. Change its permissions, or "
+        "name another folder."
+    ) from error
 
 
 def _existing_folder(path: AnyPath) -> Path:

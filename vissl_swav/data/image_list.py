@@ -27,7 +27,7 @@ import numpy as np
 
 from vissl_swav.data.decoding import EncodedImage, UnreadableImage
 from vissl_swav.data.errors import DataError
-from vissl_swav.data.folders import IMAGE_SUFFIXES, AnyPath, list_images
+from vissl_swav.data.folders import IMAGE_SUFFIXES, AnyPath, list_images, refuse_locked
 from vissl_swav.data.packed_strings import PackedStrings
 from vissl_swav.data.path_lists import PathList, read_array_list, read_text_list
 from vissl_swav.data.tar_shards import (
@@ -136,6 +136,14 @@ def open_images(path: AnyPath) -> ImageList:
     Raises:
         DataError: nothing there, nothing of a kind that is known, or no image in it.
     """
+    try:
+        return _open(path)
+    except OSError as error:
+        refuse_locked(error)
+        raise
+
+
+def _open(path: AnyPath) -> ImageList:
     text = os.path.abspath(os.path.expanduser(os.fspath(path)))
     if os.path.isdir(text):
         return _open_folder(Path(text))
@@ -259,7 +267,8 @@ def _is_image(name: str) -> bool:
 def _images_below(folder: str) -> Iterator[str]:
     """Paths from the folder on; hidden files and folders are left out."""
     start = len(os.path.join(folder, ""))
-    for place, folders, names in os.walk(folder, followlinks=True):
+    walk = os.walk(folder, followlinks=True, onerror=refuse_locked)
+    for place, folders, names in walk:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if _is_image(name) and not name.startswith("."):

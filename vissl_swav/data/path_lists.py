@@ -116,7 +116,9 @@ def _look_up(file: Path, paths: Sequence[str]) -> None:
     remedy = "Check the paths, or mount the disk they are on"
     if os.path.exists(first):
         remedy = f"Relative paths are taken from the list's folder, {file.parent}"
-    elif "," in first or first.startswith(("'", '"', "[", "{")):
+    elif ("," in first and _exists(file, first.partition(",")[0])) or first.startswith(
+        ("'", '"', "[", "{")
+    ):
         remedy = f"Is it a CSV or JSON file? {TEXT_FORM.capitalize()}"
     raise DataError(
         f"{first}, named in {file}, does not exist ({len(missing)} of {len(places)} "

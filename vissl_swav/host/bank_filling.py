@@ -43,7 +43,8 @@ def fill(view: TaskView) -> None:
             embeddings = view.model(inputs)[0][0]
             features = embeddings.view(len(crops), images.numel(), -1)
             method.remember_rows(features, images, valid)
-    # Workers that live on serve one pass at a time: the host's is begun anew.
+    # Workers that live on serve one pass at a time: the host's iterator, which this
+    # pass has ended, is made anew.
     view.restart_train_data()
 
 

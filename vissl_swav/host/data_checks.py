@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
-from vissl_swav.data.check import check_images
+from vissl_swav.data.check import check_images, count_classes
 from vissl_swav.data.errors import DataError
-from vissl_swav.data.folders import check_image_folder, check_same_classes
+from vissl_swav.data.folders import (
+    ImageFolderReport,
+    check_image_folder,
+    check_same_classes,
+)
 from vissl_swav.data.image_list import open_images
 from vissl_swav.host import settings
 from vissl_swav.host.errors import StartError
@@ -117,19 +121,30 @@ def _check_bank(run: settings.RunFacts, num_images: int) -> None:
 
 def _check_classes(run: settings.RunFacts) -> None:
     """Labels are the places of class folders: two splits must have the same ones."""
-    if len(run.splits) != 2 or any(s.sources != ["disk_folder"] for s in run.splits):
+    if len(run.splits) != 2 or not all(split.labelled for split in run.splits):
         return
-    reports = [
-        check_image_folder(path, min_images=1, num_decoded=0)
-        for split in run.splits
-        for path in split.paths
-    ]
     try:
-        if len(reports) == 2:
-            check_same_classes(*reports)
+        reports = [_classes_of(split) for split in run.splits]
+        known = [report for report in reports if report is not None]
+        if len(known) == 2:
+            check_same_classes(*known)
     except DataError as error:
         key = "config.DATA.TEST.DATA_PATHS"
         raise StartError(f"{key}: {error}", key=key) from error
+
+
+def _classes_of(split: settings.SplitFacts) -> ImageFolderReport | None:
+    """Of a split that is one image folder; None where classes have no names."""
+    if len(split.paths) != 1:
+        return None
+    (source,), (path,) = split.sources, split.paths
+    if source == "disk_folder":
+        return check_image_folder(path, min_images=1, num_decoded=0)
+    images = open_images(path) if source == settings.SOURCE_NAME else None
+    if images is None or images.class_names is None:
+        return None
+    counts = count_classes(images) or {}
+    return ImageFolderReport(path=Path(path), images_per_class=counts, num_decoded=0)
 
 
 def _check_catalogue(split: settings.SplitFacts) -> None:

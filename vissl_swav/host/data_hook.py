@@ -38,19 +38,20 @@ class DataHook(ClassyHook):
 
     def __init__(self) -> None:
         super().__init__()
-        self._reader: UnreadableReader | None = None
+        self._readers: dict[str, UnreadableReader] = {}
         self._last: float | None = None
         self._waited = 0.0
         self._recent = _Span()
         self._start = _Span()
 
     def on_start(self, task: Any) -> None:
-        """Images that an earlier part of the run could not read count too."""
+        """Images that an earlier start could not read may have been mended since."""
         folder = TaskView(task).checkpoint_folder
-        self._reader = UnreadableReader(folder)
-        known = self._reader.new()
-        if known and is_primary():
-            logging.info(f"{len(known)} unreadable images are known from before")
+        for split in ("train", "test"):
+            self._readers[split] = UnreadableReader(folder, split)
+            known = self._readers[split].forget()
+            if known and is_primary():
+                logging.info(f"{known} unreadable {split} images are on record already")
 
     def on_phase_start(self, task: Any) -> None:
         """The clock starts with the phase's second step."""
@@ -70,6 +71,8 @@ class DataHook(ClassyHook):
         view = TaskView(task)
         if view.is_training:
             self._check_unreadable(view)
+        else:
+            self._tell_unreadable("test")
 
     def on_end(self, task: Any) -> None:
         """Nothing is left to do."""
@@ -104,18 +107,9 @@ class DataHook(ClassyHook):
             )
 
     def _check_unreadable(self, view: TaskView) -> None:
-        assert self._reader is not None
-        new = self._reader.new()
-        if new and is_primary():
-            named = [f"{name} ({why})" for name, why in list(new.items())[:_MAX_NAMED]]
-            more = f" and {len(new) - _MAX_NAMED} more" if len(new) > _MAX_NAMED else ""
-            logging.warning(
-                f"vissl_swav: {len(self._reader.reasons)} images could not be read so "
-                f"far; others took their place. New: {', '.join(named)}{more}. All of "
-                f"them: {self._reader.pattern}"
-            )
+        reader = self._tell_unreadable("train")
         # Every rank reads the files that it can see; the one that sees most decides.
-        seen = torch.tensor(len(self._reader.reasons), device=view.device)
+        seen = torch.tensor(len(reader.reasons), device=view.device)
         count = int(collective().all_reduce_max(seen))
         share = settings.max_unreadable_share(view.cfg)
         total = view.num_train_images
@@ -123,8 +117,21 @@ class DataHook(ClassyHook):
             raise TooManyUnreadable(
                 f"{count} of {total} training images could not be read, more than "
                 f"config.DATA.TRAIN.MAX_UNREADABLE_SHARE={share} allows. They stand in "
-                f"{self._reader.pattern}; remove or replace them, or raise the share."
+                f"{reader.pattern}; remove or replace them, or raise the share."
             )
+
+    def _tell_unreadable(self, split: str) -> UnreadableReader:
+        reader = self._readers[split]
+        new = reader.new()
+        if new and is_primary():
+            named = [f"{name} ({why})" for name, why in list(new.items())[:_MAX_NAMED]]
+            more = f" and {len(new) - _MAX_NAMED} more" if len(new) > _MAX_NAMED else ""
+            logging.warning(
+                f"vissl_swav: {len(reader.reasons)} {split} images could not be read "
+                f"so far; others took their place. New: {', '.join(named)}{more}. All "
+                f"of them: {reader.pattern}"
+            )
+        return reader
 
 
 class _Span:
@@ -148,8 +155,8 @@ def _remedy(view: TaskView) -> str:
     workers, cores = settings.num_workers(view.cfg), num_cores()
     ranks = view.processes_per_node
     remedies: list[str] = []
-    if (workers + 1) * ranks <= cores or workers == 0:
-        wanted = max(1, cores // ranks - 1)
+    wanted = max(1, cores // ranks - 1)
+    if wanted > workers:
         remedies.append(
             f"config.DATA.NUM_DATALOADER_WORKERS={wanted} (it is {workers}; the "
             f"machine has {cores} cores for {ranks} rank(s))"

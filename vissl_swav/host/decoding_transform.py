@@ -34,10 +34,8 @@ class Decoding:
     """
 
     def __init__(self, *, num_crops: int, channels: int, max_side: int = MAX_SIDE):
-        if not isinstance(max_side, int) or max_side < 1:
-            raise ValueError(
-                f"max_side is {max_side!r}; wanted pixels, {MAX_SIDE} say."
-            )
+        if max_side < 1:
+            raise ValueError(f"max_side is {max_side}; wanted pixels, {MAX_SIDE} say.")
         self.num_crops, self.channels, self.max_side = num_crops, channels, max_side
 
     def __call__(self, image: Any, *, key: int | None = None) -> list[DecodedImage]:

@@ -78,6 +78,7 @@ class PreparedLoader:
         if self._make is None:
             return batch
         images, sizes, keys = batch["data"][0]
+        _used_here(images)
         crops = self._make(images, torch.from_numpy(sizes), torch.from_numpy(keys))
         return {**batch, "data": [crops]}
 
@@ -130,7 +131,7 @@ def with_our_loader(build_dataloader: BuildLoader, wrap: BuildLoader) -> BuildLo
         attach(
             dataset,
             KeyedItems(
-                UnreadableLog(wanted.folder, get_rank()),
+                UnreadableLog(wanted.folder, dataset.split.lower(), get_rank()),
                 seeds_globals=not wanted.only_multi_crop,
             ),
         )
@@ -205,6 +206,16 @@ def _normalized(value: Any, multi_crop: MultiCrop) -> Any:
         return [_normalized(entry, multi_crop) for entry in value]
     if not isinstance(value, Tensor) or value.dtype != torch.uint8:
         return value
+    _used_here(value)
     # (B, C, S, S), or what a collator of the host makes of several crops at once.
     flat = multi_crop.normalize(value.reshape(-1, *value.shape[-3:]))
     return flat.reshape(*value.shape[:-3], *flat.shape[1:])
+
+
+def _used_here(tensor: Tensor) -> None:
+    """The host's asynchronous copies are made on a stream of their own.
+
+    Without this a tensor that we drop could be overwritten there while it is read here.
+    """
+    if tensor.is_cuda:
+        tensor.record_stream(torch.cuda.current_stream(tensor.device))

@@ -5,6 +5,7 @@ index into a tensor. For `multi_crop_train_step`.
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
+from vissl_swav.data.errors import DataError
 from vissl_swav.host.machine_checks import memory_bytes
 from vissl_swav.host.multi_crop_collator import multi_crop_collator
 
@@ -110,12 +112,17 @@ def _read_all(
 
 
 def _check_memory(images: Tensor, count: int, device: torch.device) -> None:
-    needed = images[0].numel() * count
-    available = memory_bytes("gpu" if device.type == "cuda" else "cpu")
-    if available is not None and needed > _MOST_OF_MEMORY * available:
-        raise RuntimeError(
-            f"config.DATA.TRAIN.IMAGES_ON_DEVICE: {count} images of "
-            f"{tuple(images.shape[1:])} need at least {needed / 2**30:.1f} GiB, and "
-            f"{device} has {available / 2**30:.1f} GiB; set it to false, or give "
-            "MultiCrop a smaller max_side."
-        )
+    whole = images[0].numel() * count
+    # While they are put together every rank of the machine holds them twice.
+    needs = {"cpu": 2 * whole * int(os.environ.get("LOCAL_WORLD_SIZE", 1))}
+    if device.type == "cuda":
+        needs["gpu"] = whole
+    for place, needed in needs.items():
+        available = memory_bytes(place)
+        if available is not None and needed > _MOST_OF_MEMORY * available:
+            raise DataError(
+                f"config.DATA.TRAIN.IMAGES_ON_DEVICE: {count} images of "
+                f"{tuple(images.shape[1:])} need at least {needed / 2**30:.1f} GiB of "
+                f"the {place}'s memory, which has {available / 2**30:.1f} GiB; set it "
+                "to false, or give MultiCrop a smaller max_side."
+            )

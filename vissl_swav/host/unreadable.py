@@ -1,7 +1,7 @@
 """Images that cannot be read during training: named once, counted, written down.
 
-Workers append a line to `unreadable.<rank>.jsonl` in the run's folder; the ranks
-processes read the files. So the record outlives the run, whatever dies.
+Workers append a line to `unreadable.<split>.<rank>.jsonl` in the run's folder; the
+ranks' processes read the files. So the record outlives the run, whatever dies.
 """
 
 import json
@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-FILE_PATTERN = "unreadable.{rank}.jsonl"
+FILE_PATTERN = "unreadable.{split}.{rank}.jsonl"
 
 
 class UnreadableLog:
@@ -18,11 +18,12 @@ class UnreadableLog:
 
     Args:
         folder: of the run; created with the first line.
+        split: `train` or `test`.
         rank: of this process.
     """
 
-    def __init__(self, folder: str | Path, rank: int):
-        self.path = Path(folder) / FILE_PATTERN.format(rank=rank)
+    def __init__(self, folder: str | Path, split: str, rank: int):
+        self.path = Path(folder) / FILE_PATTERN.format(split=split, rank=rank)
         self._told: set[str] = set()
 
     def add(self, name: str, reason: str, *, index: int) -> None:
@@ -46,17 +47,18 @@ class UnreadableReader:
 
     Args:
         folder: of the run.
+        split: `train` or `test`.
     """
 
-    def __init__(self, folder: str | Path):
-        self._folder = Path(folder)
+    def __init__(self, folder: str | Path, split: str):
+        self._folder, self._split = Path(folder), split
         self.reasons: dict[str, str] = {}
         self._offsets: dict[Path, int] = {}
 
     @property
     def pattern(self) -> Path:
         """The files, for messages."""
-        return self._folder / FILE_PATTERN.format(rank="*")
+        return self._folder / FILE_PATTERN.format(split=self._split, rank="*")
 
     def new(self) -> dict[str, str]:
         """Names and reasons that have come since the last call."""
@@ -66,6 +68,12 @@ class UnreadableReader:
                 if name not in self.reasons:
                     self.reasons[name] = found[name] = reason
         return found
+
+    def forget(self) -> int:
+        """Passes over what is there already; returns how many images it names."""
+        count = len(self.new())
+        self.reasons.clear()
+        return count
 
     def _lines(self, path: Path) -> Iterator[tuple[str, str]]:
         with path.open("rb") as file:

@@ -63,6 +63,14 @@ def infer_data(cfg: Any) -> None:
     """
     for split in _SPLITS:
         transforms = cfg.DATA[split].TRANSFORMS
+        names = [entry["name"] for entry in transforms]
+        if names.count(parts.TRANSFORM_NAME) > 1:
+            key = f"config.DATA.{split}.TRANSFORMS"
+            raise StartError(
+                f"{key} has MultiCrop {names.count(parts.TRANSFORM_NAME)} times; "
+                "wanted one, with a group for every kind of crop.",
+                key=key,
+            )
         for place, entry in enumerate(transforms):
             if entry["name"] == parts.TRANSFORM_NAME:
                 _complete(cfg, split, entry, is_last=place == len(transforms) - 1)
@@ -109,8 +117,17 @@ def crops_on_device(cfg: Any) -> bool:
 
 
 def images_on_device(cfg: Any) -> bool:
-    """Whether the whole training data sits where the model computes."""
-    return bool(cfg.DATA.TRAIN.get("IMAGES_ON_DEVICE", False))
+    """Whether the whole training data sits where the model computes.
+
+    Raises:
+        StartError: neither true nor false.
+    """
+    value = cfg.DATA.TRAIN.get("IMAGES_ON_DEVICE", False)
+    if not isinstance(value, bool):
+        raise StartError(
+            f"{_RESIDENT_KEY} is {value!r}; wanted true or false.", key=_RESIDENT_KEY
+        )
+    return value
 
 
 def max_unreadable_share(cfg: Any) -> float:
@@ -185,6 +202,7 @@ def data_path(cfg: Any, split: str) -> str | None:
 
 def _complete(cfg: Any, split: str, entry: Any, *, is_last: bool) -> None:
     key = f"config.DATA.{split}.TRANSFORMS"
+    given = dict(entry)
     wanted = 1 if GREY == cfg.MODEL.INPUT_TYPE else 3
     if entry.setdefault("channels", wanted) != wanted:
         raise StartError(
@@ -193,6 +211,7 @@ def _complete(cfg: Any, split: str, entry: Any, *, is_last: bool) -> None:
             f"INPUT_TYPE={GREY}, three with rgb.",
             key=key,
         )
+    parts.multi_crop(entry, split)  # Raises what it would raise after the start.
     entry.setdefault("output", "uint8" if is_last else "float")
     if entry["output"] == "uint8" and not is_last:
         raise StartError(
@@ -208,6 +227,25 @@ def _complete(cfg: Any, split: str, entry: Any, *, is_last: bool) -> None:
             "training images on the device, and it alone.",
             key=key,
         )
+    _check_for_the_step(given, key, on_device=on_device)
+
+
+def _check_for_the_step(given: Mapping[str, Any], key: str, *, on_device: bool) -> None:
+    """Settings that only the workers' crops have, or only the train step's images."""
+    side = given.get("max_side", 1)
+    if not isinstance(side, int) or isinstance(side, bool) or side < 1:
+        raise StartError(
+            f"{key}, MultiCrop has max_side {side!r}; wanted pixels, 512 say.", key=key
+        )
+    unread = ("backend", "output") if on_device else ("max_side",)
+    for name in unread:
+        if name in given:
+            makes = "makes the crops" if on_device else "is not the train step"
+            raise StartError(
+                f"{key}, MultiCrop has {name}: {given[name]}, which nothing reads: "
+                f"{TRAIN_STEP_NAME} {makes}. Leave it out.",
+                key=key,
+            )
 
 
 def _check_on_device(cfg: Any) -> None:

@@ -10,8 +10,9 @@ from vissl_swav.transforms.multicrop import MultiCrop
 
 TRANSFORM_NAME = "MultiCrop"
 AUTO = "auto"
-# Read by the host's wrapper and by our host layer, not by the transform.
-_OF_THE_WRAPPER = ("name", "indices", "transform_type", "on_device", "max_side")
+# Read by the host's wrapper, and by our host layer; not by the transform.
+_OF_THE_WRAPPER = ("name", "indices", "transform_type")
+_OF_THE_LAYER = ("on_device", "max_side")
 _TRANSFORMS_KEY = "config.DATA.TRAIN.TRANSFORMS"
 _HEAD_KEY = "config.MODEL.HEAD.PARAMS"
 SMALL_RESNET_DEPTHS = (18, 34)
@@ -36,14 +37,14 @@ def check_keys(
     for name in given:
         if name not in valid:
             raise StartError(
-                f"{where}.{name} is no key of vissl_swav{nearest(name, valid)} "
+                f"{where}.{name} is no key of vissl_swav{nearest(name, valid) or '.'} "
                 f"Valid keys: {', '.join(sorted(valid))}.",
                 key=key or f"{where}.{name}",
             )
 
 
-def multi_crop(transform: Mapping[str, Any]) -> MultiCrop:
-    """The transform that an entry of `DATA.*.TRANSFORMS` describes.
+def multi_crop(transform: Mapping[str, Any], split: str = "TRAIN") -> MultiCrop:
+    """The transform that an entry of `DATA.<split>.TRANSFORMS` describes.
 
     A mean or std of `auto`, which a start replaces by numbers, is left out here.
 
@@ -55,13 +56,16 @@ def multi_crop(transform: Mapping[str, Any]) -> MultiCrop:
         for key, value in transform.items()
         if key not in _OF_THE_WRAPPER and not (key in ("mean", "std") and value == AUTO)
     }
-    where = f"{_TRANSFORMS_KEY}, {TRANSFORM_NAME}"
-    valid = inspect.signature(MultiCrop).parameters
-    check_keys(arguments, valid, where, key=_TRANSFORMS_KEY)
+    place = f"config.DATA.{split}.TRANSFORMS"
+    where = f"{place}, {TRANSFORM_NAME}"
+    valid = [*inspect.signature(MultiCrop).parameters, *_OF_THE_LAYER]
+    check_keys(arguments, valid, where, key=place)
+    for key in _OF_THE_LAYER:
+        arguments.pop(key, None)
     try:
         return MultiCrop(**arguments)
     except (TypeError, ValueError) as error:
-        raise StartError(f"{where}: {error}", key=_TRANSFORMS_KEY) from error
+        raise StartError(f"{where}: {error}", key=place) from error
 
 
 def num_crops(cfg: Any, given: int | None = None) -> int:

@@ -20,6 +20,7 @@ class SplitFacts:
     limit: int
     drops_last: bool
     copied_to_local_disk: bool
+    labelled: bool
 
 
 @dataclass(frozen=True)
@@ -153,4 +154,5 @@ def _split_facts(cfg: Any, name: str) -> SplitFacts:
         limit=data.DATA_LIMIT,
         drops_last=data.DROP_LAST,
         copied_to_local_disk=data.COPY_TO_LOCAL_DISK,
+        labelled=bool(data.LABEL_SOURCES),
     )
