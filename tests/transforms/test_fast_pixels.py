@@ -223,11 +223,11 @@ def test_blur_weights(radius):
 
 
 def test_a_read_only_array_is_taken_without_copy_or_warning():
-    levels = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+    levels = np.random.default_rng(0).integers(0, 256, (40, 40)).astype(np.uint8)
     levels.flags.writeable = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tensor = fast_pixels.to_levels(levels, 3)
+        tensor = fast_pixels.to_planes(levels, 1)
     assert tensor.data_ptr() == levels.ctypes.data
     kept = tensor.clone()
     del levels

@@ -325,7 +325,7 @@ def test_a_decoder_that_contradicts_itself_is_named(small):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_uint8_output_is_channels_last_and_normalises_to_the_float_one(small, channels):
+def test_uint8_output_normalises_to_the_float_one(small, channels):
     settings = dict(channels=channels, mean=(0.3,) * channels, std=(0.2,) * channels)
     image = photograph()
     levels = small(output="uint8", **settings)
@@ -335,7 +335,6 @@ def test_uint8_output_is_channels_last_and_normalises_to_the_float_one(small, ch
         for made in crops:
             assert made[place].dtype == torch.uint8
             assert made[place].shape == (channels, size, size)
-            assert made[place].permute(1, 2, 0).is_contiguous()
         batch = torch.stack([made[place] for made in crops])
         normalized = levels.normalize(batch)
         expected = torch.stack([made[place] for made in floats])

@@ -51,7 +51,7 @@ def test_grayscale_flip_and_tensor(functional, image):
     assert same(photometric.drop_colour(image), functional.to_grayscale(image, 3))
     assert same(photometric.flip_left_right(image), functional.hflip(image))
     tensor = functional.to_tensor(image)
-    assert torch.equal(photometric.to_levels(image, 3).float().div(255), tensor)
+    assert torch.equal(photometric.to_planes(image, 3).float().div(255), tensor)
     assert torch.equal(photometric.to_planes(image, 3).float().div(255), tensor)
 
 

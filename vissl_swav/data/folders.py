@@ -171,8 +171,8 @@ def refuse_locked(error: OSError) -> None:
         DataError: always; names the folder or file.
     """
     raise DataError(
-        f"{error.filename} cannot be read: {error.strerror}. Change its permissions, or "
-        "name another folder."
+        f"{error.filename} cannot be read: {error.strerror}. Change its permissions, "
+        "or name another folder."
     ) from error
 
 

@@ -39,14 +39,11 @@ def multi_crop_collator(batch: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _stack(crops: Sequence[Tensor]) -> Tensor:
-    """(B, C, H, W) in the memory layout of the crops: one plain copy of each.
+    """(B, C, H, W), one copy of each crop.
 
     Within a worker the copy goes to memory that the trainer's process shares.
     """
-    last = [crop.permute(1, 2, 0) for crop in crops]
-    if not all(crop.is_contiguous() for crop in last):
-        return torch.stack(list(crops), out=_shared(crops))
-    return torch.stack(last, out=_shared(last)).permute(0, 3, 1, 2)
+    return torch.stack(list(crops), out=_shared(crops))
 
 
 def _shared(rows: Sequence[Tensor]) -> Tensor | None:

@@ -186,17 +186,8 @@ def _solarized(threshold: int) -> np.ndarray:
     return table
 
 
-def to_levels(levels: np.ndarray, channels: int) -> torch.Tensor:
-    """uint8 tensor (channels, height, width) whose memory is the array's."""
-    if levels.ndim == 2:
-        if channels == 1:
-            return torch.from_numpy(_writable(levels))[None]
-        levels = cv2.cvtColor(levels, cv2.COLOR_GRAY2RGB)
-    return torch.from_numpy(_writable(levels)).permute(2, 0, 1)
-
-
 def to_planes(levels: np.ndarray, channels: int) -> torch.Tensor:
-    """The same, contiguous: one plane after the other."""
+    """uint8 tensor (channels, height, width), one plane after the other."""
     if levels.ndim == 2:
         return torch.from_numpy(_writable(levels)).expand(channels, -1, -1)
     planes = np.empty((channels, *levels.shape[:2]), np.uint8)

@@ -88,8 +88,8 @@ class MultiCrop:
             channels: 3 for RGB, 1 for grey: then saturation, hue and grayscale change
                 nothing. Images of another kind are converted.
             backend: ``opencv``, or ``pillow`` for the reference.
-            output: ``float`` for normalised float32; ``uint8`` for levels in
-                channels-last memory, left to ``normalize`` on the device.
+            output: ``float`` for normalised float32; ``uint8`` for levels, left to
+                ``normalize`` on the device.
             total_num_crops: sum of ``num_crops``; only checked, None is any.
 
         Raises:
@@ -175,9 +175,9 @@ class MultiCrop:
         pixels = self._pixels()
         opened = pixels.open_image(image, channels=self.channels, drawn=drawn)
         made = (_take_steps(pixels, opened, parameters) for parameters in drawn)
+        planes = [pixels.to_planes(crop, self.channels) for crop in made]
         if self.output == "uint8":
-            return [pixels.to_levels(crop, self.channels) for crop in made]
-        planes = (pixels.to_planes(crop, self.channels) for crop in made)
+            return planes
         return [self.normalization(plane) for plane in planes]
 
     def _pixels(self) -> ModuleType:

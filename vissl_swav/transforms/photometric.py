@@ -87,16 +87,11 @@ def solarize(image: Image.Image, threshold: float) -> Image.Image:
     return ImageOps.solarize(image, -int(-threshold // 1))
 
 
-def to_levels(image: Image.Image, channels: int) -> torch.Tensor:
-    """uint8 tensor (channels, height, width), its memory one pixel after the other."""
+def to_planes(image: Image.Image, channels: int) -> torch.Tensor:
+    """uint8 tensor (channels, height, width), one plane after the other."""
     width, height = image.size
     levels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return levels.view(height, width, channels).permute(2, 0, 1)
-
-
-def to_planes(image: Image.Image, channels: int) -> torch.Tensor:
-    """The same, contiguous: one plane after the other."""
-    return to_levels(image, channels).contiguous()
+    return levels.view(height, width, channels).permute(2, 0, 1).contiguous()
 
 
 JITTER: dict[str, Callable[[Image.Image, float], Image.Image]] = {
