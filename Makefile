@@ -6,6 +6,8 @@ STAMP := $(VENV)/.vissl_swav_installed
 METHOD ?= swav
 DEVICE ?= cpu
 OUT ?= runs/quickstart
+# Tests that run at once; a file's stay together.
+JOBS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 QUICKSTART_ARGS = --out "$(OUT)" --method $(METHOD) $(if $(DATA),--data "$(DATA)")
 
@@ -15,7 +17,7 @@ quickstart: $(STAMP)
 	$(BIN)/vissl-swav quickstart $(QUICKSTART_ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m "slow and not gpu"

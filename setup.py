@@ -75,6 +75,7 @@ setup(
         "dev": [
             "pytest>=8",
             "pytest-timeout",
+            "pytest-xdist",
             "ruff==0.17.5",
             "pyright[nodejs]==1.1.414",
             "pre-commit",

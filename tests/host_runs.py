@@ -27,6 +27,7 @@ def make_images(folder, *, classes=2, per_class=24, size=32, seed=0):
 
 def overrides(images, folder, *extra, loss="swav", processes=1, epochs=2):
     """A tiny SwAV run: 3 steps an epoch of 16 images, 2 + 1 crops, 12 prototypes."""
+    thaws = epochs == 1 and loss != "deepcluster_v2"
     return [
         "config=pretrain/swav/quickstart",
         f"config.LOSS.name={loss}",
@@ -42,6 +43,8 @@ def overrides(images, folder, *extra, loss="swav", processes=1, epochs=2):
         f"config.OPTIMIZER.num_epochs={epochs}",
         f"config.DISTRIBUTED.NUM_PROC_PER_NODE={processes}",
         f"config.CHECKPOINT.DIR={folder}",
+        # A freeze of one epoch would last the whole run, which a start refuses.
+        *([f"config.LOSS.{loss}.freeze_prototypes_epochs=0"] if thaws else []),
         *extra,
     ]
 

@@ -18,9 +18,12 @@ LEFT_OF = {
     "backends": {"core", "backends"},
     "transforms": {"core", "transforms"},
     "data": {"core", "transforms", "data"},
+    "health": {"core", "transforms", "data", "health"},
     "compat": {"core", "compat"},
     "conf": {"conf"},
-    "host": {"core", "backends", "transforms", "data", "compat", "conf", "host"},
+    "host": {
+        *("core", "backends", "transforms", "data", "health", "compat", "conf", "host")
+    },
 }
 LEFT_OF["suite"] = LEFT_OF["host"] | {"suite"}
 
@@ -100,7 +103,7 @@ def test_torch_distributed_is_named_by_the_backends_alone():
 
 SECTIONS = {
     *("CHECKPOINT", "DATA", "DISTRIBUTED", "HOOKS", "LOSS", "MACHINE", "OPTIMIZER"),
-    *("SLURM", "TRAINER"),
+    *("HEALTH", "SLURM", "TRAINER"),
 }
 
 

@@ -3,11 +3,17 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-# Imported at the top: spawned children re-import the console script's modules.
-from vissl_swav import __version__, train
+from vissl_swav import __version__
 from vissl_swav.compat import startup
+from vissl_swav.suite import cluster_arguments
+
+if sys.argv[1:2] != ["doctor"]:
+    # At the top, since spawned children re-import the console script's modules. Doctor
+    # spawns none, and must speak where torch or VISSL cannot be imported.
+    from vissl_swav import train
 
 
 def version_text() -> str:
@@ -36,6 +42,12 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "train",
         help="train through VISSL: config=pretrain/swav/... key=value ...",
+        add_help=False,
+    )
+    commands.add_parser(
+        "plan",
+        help="what a run amounts to, before it runs: config=... key=value ... "
+        "[images=N]",
         add_help=False,
     )
     quick = commands.add_parser(
@@ -71,6 +83,13 @@ def parser() -> argparse.ArgumentParser:
         "--channels", type=int, choices=(1, 3), default=3, help="of mean and std"
     )
     check.add_argument("--seed", type=int, default=0, help="of the sample")
+    doctor = commands.add_parser(
+        "doctor",
+        help="what is wrong with this installation and machine, and the cure",
+        description="Exit code 1 if something fails.",
+    )
+    doctor.add_argument("--folder", default=".", help="of the checkpoints to come")
+    cluster_arguments.add_commands(commands)
     return top
 
 
@@ -79,6 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] == "train":
         return train.main(given[1:])
+    if given and given[0] == "plan":
+        from vissl_swav.suite import plan
+
+        return plan.main(given[1:])
     options = parser().parse_args(given)
     if options.version:
         print(version_text())
@@ -86,10 +109,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser().print_help(sys.stderr)
         return 2
+    if options.command == "doctor":
+        from vissl_swav.suite import doctor
+
+        return doctor.main(options)
     if options.command == "data-check":
         from vissl_swav.suite import data_check
 
         return data_check.main(options)
+    if options.command in ("assign", "gallery"):
+        return import_module(f"vissl_swav.suite.{options.command}").main(options)
     from vissl_swav.suite import quickstart
 
     return quickstart.main(options)

@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from torch.multiprocessing.spawn import ProcessRaisedException
 
     from vissl_swav.data.errors import DataError
+    from vissl_swav.health.errors import RunStopped
     from vissl_swav.host.errors import StartError
     from vissl_swav.host.launch import start
 
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StartError as error:
         print(f"vissl-swav train: {error}", file=sys.stderr)
         return 2
-    except DataError as error:
+    except (DataError, RunStopped) as error:
         print(f"vissl-swav train: {error}", file=sys.stderr)
         return 1
     except ProcessRaisedException as error:

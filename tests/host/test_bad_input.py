@@ -141,10 +141,42 @@ def test_a_folder_of_another_run_is_left_alone(run, images, tmp_path):
     message = run("config.OPTIMIZER.name=sgd")
     assert "checkpoints of another run" in message
     assert "'adam' there, 'sgd' here" in message
-    other = host_runs.make_images(tmp_path / "other")
-    assert "DATA_PATHS" in run(source=other)
+    more = (
+        "config.MODEL.HEAD.PARAMS=[[swav_head,{dims:[16,16,8],use_bn:true,"
+        "num_clusters:[13]}]]"
+    )
+    message = run(more)
+    assert "MODEL.HEAD.PARAMS" in message and "OPTIMIZER.name" not in message
+    whole = (folder / "model_final_checkpoint_phase0.torch").read_bytes()
+    (folder / "model_final_checkpoint_phase0.torch").write_bytes(whole[:9999])
+    longer = "config.OPTIMIZER.num_epochs=2"
+    assert "none of them can be read" in run(longer)
     (folder / "train_config.yaml").unlink()
     assert "no train_config.yaml" in run()
+
+
+def test_what_makes_a_run_another_one(compose, images, tmp_path):
+    """Other images do where a bank goes by their numbers; the rest is told."""
+    from vissl_swav.host.settings.same_run import differences, identity, plain
+
+    other = f"config.DATA.TRAIN.DATA_PATHS=[{tmp_path}]"
+    more = "config.OPTIMIZER.num_epochs=7"
+    for loss, refused in (
+        ("swav", set()),
+        ("deepcluster_v2", {"DATA.TRAIN.DATA_PATHS"}),
+        ("sela_v2", {"DATA.TRAIN.DATA_PATHS"}),
+    ):
+        old, new = compose(loss=loss), compose(other, more, loss=loss)
+        one, two = identity(old), identity(new)
+        assert {key for key in one if one[key] != two[key]} == refused
+        told = differences(plain(old), plain(new))
+        assert {"DATA.TRAIN.DATA_PATHS", "OPTIMIZER.num_epochs"} <= set(told)
+        assert all(key.startswith(("DATA.TRAIN.", "OPTIMIZER.")) for key in told)
+        assert told["OPTIMIZER.num_epochs"] == (2, 7)
+    deeper = compose("config.MODEL.TRUNK.RESNET_SMALL.DEPTH=34")
+    one, two = identity(compose()), identity(deeper)
+    changed = [key for key in one if one[key] != two[key]]
+    assert changed == ["MODEL.TRUNK.RESNET_SMALL.DEPTH"]
 
 
 def test_a_finished_run_is_not_touched(images, tmp_path):

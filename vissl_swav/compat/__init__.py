@@ -24,7 +24,9 @@ SHIMS = (
     "amp",
     "cpu_extraction",
     "cpu_tools",
+    "checkpoint_writing",
     "resume",
+    "resumed_state",
     "environment_report",
 )
 

@@ -17,13 +17,21 @@ Delete it when: VISSL passes `weights_only` and registers `AttrDict` with torch.
 torch's reader fills plain dictionaries only and refuses any subclass of `dict`, on the
 allow-list or not. So an `AttrDict` is read as an OrderedDict and turned into an
 `AttrDict` afterwards.
+
+Refused before torch reads it: an archive that would unpack to more than its size, and
+one with a damaged part (torch itself reads over some of them). Whatever else a broken
+file makes torch raise comes out as one error with the file's name. The one way to have
+a file of other objects read is `VISSL_SWAV_TRUST_CHECKPOINTS=1`, which runs what is in
+it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import re
+import zipfile
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -40,6 +48,7 @@ LOADING_MODULES = (
     "classy_vision.generic.distributed_util",
     "classy_vision.dataset.classy_video_dataset",
 )
+TRUST = "VISSL_SWAV_TRUST_CHECKPOINTS"
 # Where VISSL kept the class: 0.1.6, and before.
 ATTR_DICT_NAMES = ("vissl.config.attr_dict", "vissl.utils.hydra_config")
 
@@ -69,34 +78,106 @@ def load_checkpoint(file: Any, *arguments: Any, **options: Any) -> Any:
         **options: as for `torch.load`; an explicit `weights_only` is respected.
 
     Raises:
-        pickle.UnpicklingError: the file needs a class or function that is not on the
-            list; the message names it and says what to do.
+        UnsafeFile: the file needs a class or function that is not on the list, or would
+            unpack to more than its size; the message names it and says what to do.
+        BrokenFile: the file is cut short, damaged or of another kind.
+        OSError: the file cannot be opened.
     """
     import torch
 
-    if not options.setdefault("weights_only", True):
+    options.setdefault("weights_only", os.environ.get(TRUST) != "1")
+    _check_archive(file)
+    if not options["weights_only"]:
         return torch.load(file, *arguments, **options)
     attr_dicts: list[OrderedDict[Any, Any]] = []
     with _allowed([*_attr_dict_readers(attr_dicts), *_numpy_readers(), defaultdict]):
         try:
             content = torch.load(file, *arguments, **options)
+            return _restore_attr_dicts(content, {id(one) for one in attr_dicts})
         except pickle.UnpicklingError as error:
-            raise pickle.UnpicklingError(_refusal(file, error)) from error
-    return _restore_attr_dicts(content, {id(one) for one in attr_dicts})
+            raise UnsafeFile(_refusal(file, error)) from error
+        except Exception as error:
+            if _says_itself(error):
+                raise
+            raise BrokenFile(_broken(file, error)) from error
+
+
+class UnsafeFile(pickle.UnpicklingError):
+    """A file that holds more than data."""
+
+
+class BrokenFile(pickle.UnpicklingError):
+    """A file that cannot be read to its end."""
+
+
+def _check_archive(file: Any) -> None:
+    """What torch writes is a zip archive of stored members, with checksums.
+
+    Raises:
+        UnsafeFile: it would unpack to more than its size.
+        BrokenFile: a member does not have its checksum.
+    """
+    place = file.tell() if hasattr(file, "tell") else 0
+    try:
+        # Else the old format, or broken: torch's reader says so.
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                _check_members(file, archive)
+    except Exception as error:
+        if _says_itself(error):
+            raise
+        raise BrokenFile(_broken(file, error)) from error
+    finally:
+        if hasattr(file, "seek"):
+            file.seek(place)
+
+
+def _check_members(file: Any, archive: zipfile.ZipFile) -> None:
+    members = archive.infolist()
+    stored = sum(member.compress_size for member in members)
+    total = sum(member.file_size for member in members)
+    if total > stored:
+        raise UnsafeFile(
+            f"Refused to load {_name(file)}: its {stored} bytes would unpack to "
+            f"{total}. What torch writes is not compressed; this file is damaged or "
+            "made to fill the memory."
+        )
+    damaged = archive.testzip()
+    if damaged is not None:
+        raise BrokenFile(_broken(file, f"its part {damaged} fails its checksum"))
+
+
+def _says_itself(error: Exception) -> bool:
+    """A broken file leads the readers to raise anything; one not there, OSError."""
+    cannot_open = isinstance(error, OSError) and error.filename is not None
+    return cannot_open or isinstance(error, (MemoryError, UnsafeFile, BrokenFile))
+
+
+def _name(file: Any) -> Any:
+    return getattr(file, "name", file)
+
+
+def _broken(file: Any, error: Any) -> str:
+    text = " ".join(str(error).split())[:200] or "no further word"
+    kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
+    return (
+        f"{_name(file)} cannot be read as a checkpoint ({kind}{text}). It is cut "
+        "short, damaged or of another kind; copy it anew, or take another of the run."
+    )
 
 
 def _refusal(file: Any, error: Exception) -> str:
     name = re.search(r"GLOBAL ([\w.]+)", str(error))
     wanted = f"the object {name.group(1)!r}" if name else f"more than data ({error})"
-    where = getattr(file, "name", file)
     return (
-        f"Refused to load {where}: it needs {wanted}, but VISSL's files are read as "
-        "data: tensors, numbers, text, containers, numpy arrays and VISSL's AttrDict. "
-        "A pickle that may name anything may also run anything. If you trust the file, "
-        "either allow that one object with torch.serialization.add_safe_globals([...]) "
-        "before the load, or rewrite the file once: "
-        "content = torch.load(path, weights_only=False); then torch.save() of the "
-        "tensors you want."
+        f"Refused to load {_name(file)}: it needs {wanted}, but VISSL's files are read "
+        "as data: tensors, numbers, text, containers, numpy arrays and VISSL's "
+        "AttrDict. A pickle that may name anything may also run anything. If you trust "
+        f"whoever made the file, {TRUST}=1 in front of the command loads it, and runs "
+        "what is in it. To allow that one object only: "
+        "torch.serialization.add_safe_globals([...]) before the load. To rewrite the "
+        "file once: content = torch.load(path, weights_only=False), then torch.save() "
+        "of the tensors you want."
     )
 
 
@@ -165,23 +246,28 @@ def _restore_attr_dicts(content: Any, made: set[int]) -> Any:
         return content
     from vissl.config import AttrDict
 
-    done: dict[int, Any] = {}
+    # With the values themselves: an id may be given again once its value is gone.
+    done: dict[int, tuple[Any, Any]] = {}
 
     def restored(value: Any) -> Any:
+        if not isinstance(value, (dict, list, tuple)):
+            return value
         if id(value) in done:
-            return done[id(value)]
+            return done[id(value)][1]
         if isinstance(value, dict):
             result = AttrDict({}) if id(value) in made else value
-            done[id(value)] = result
+            done[id(value)] = value, result
             for key, entry in list(value.items()):
                 result[key] = restored(entry)
             return result
         if isinstance(value, list):
-            done[id(value)] = value
+            done[id(value)] = value, value
             value[:] = [restored(entry) for entry in value]
             return value
+        result = value
         if type(value) is tuple:
-            return tuple(restored(entry) for entry in value)
-        return value
+            result = tuple(restored(entry) for entry in value)
+        done[id(value)] = value, result
+        return result
 
     return restored(content)

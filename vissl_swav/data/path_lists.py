@@ -68,10 +68,16 @@ def read_array_list(file: Path) -> PathList:
     try:
         # Pickled objects could run any code.
         array = np.load(file, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{file} cannot be read as an array: {error}. {remedy}.") from (
+    # Of a broken header numpy's reader raises whatever parsing it as Python leads to,
+    # of one that lies MemoryError.
+    except Exception as error:
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{file} cannot be read as an array: {text}. {remedy}.") from (
             error
         )
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise DataError(f"{file} is an archive, not one array. {remedy}.")
     if array.ndim != 1 or array.dtype.kind not in "US" or not len(array):
         raise DataError(
             f"{file} holds an array {array.shape} of {array.dtype}; wanted one string "

@@ -84,7 +84,15 @@ def _check_images(
 ) -> None:
     """Labels are by image number: they mean nothing for another set of images."""
     saved, own = state.get(f"{prefix}method.labels.labels"), loss.method.labels.labels
-    if saved is not None and saved.shape[1] != own.shape[1]:
+    if saved is None:
+        return
+    if not isinstance(saved, Tensor) or saved.ndim != own.ndim:
+        raise ValueError(
+            f"the checkpoint's labels are no tensor of {own.ndim} dimensions but "
+            f"{type(saved).__name__} {tuple(getattr(saved, 'shape', ()))}; the file is "
+            "damaged or not of this program: take another checkpoint of the run."
+        )
+    if saved.shape[1] != own.shape[1]:
         raise ValueError(
             f"the checkpoint's labels are of {saved.shape[1]} images, and the training "
             f"data has {own.shape[1]}; resume with the data of that run, or start "

@@ -16,9 +16,14 @@ from vissl_swav import compat
 from vissl_swav.host import settings
 from vissl_swav.host.clustering_hook import ClusteringHook
 from vissl_swav.host.data_hook import DataHook
+from vissl_swav.host.health_hook import HealthHook
 from vissl_swav.host.metrics_hook import MetricsHook
+from vissl_swav.host.nonfinite_hook import NonFiniteHook
+from vissl_swav.host.preemption_hook import PreemptionHook
 from vissl_swav.host.prototypes_hook import PrototypesHook
 from vissl_swav.host.queue_hook import QueueHook
+from vissl_swav.host.settings import health as health_settings
+from vissl_swav.host.step_seeds_hook import StepSeedsHook
 
 # Set by `vissl-swav train`: host runs (a linear probe, say) get the step file as well.
 RECORD_STEPS = "VISSL_SWAV_RECORD_STEPS"
@@ -33,10 +38,15 @@ def hooks_of(cfg: Any) -> list[ClassyHook]:
     if ours:
         state = ClusteringHook() if settings.clusters(cfg) else QueueHook()
         hooks += [state, PrototypesHook()]
+        if health_settings.watches_health(cfg):
+            hooks += [NonFiniteHook(), HealthHook()]
     if settings.measures_data(cfg):
         hooks.append(DataHook())
     if ours or os.environ.get(RECORD_STEPS) == "1":
         hooks.append(MetricsHook())
+    if ours:
+        # Last: what the others do in a step is done, and drawn, by then.
+        hooks += [StepSeedsHook(), PreemptionHook()]
     return hooks
 
 

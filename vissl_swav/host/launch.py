@@ -12,10 +12,23 @@ from typing import Any
 
 import yaml
 
-from vissl_swav.host import automatic, config_keys, preflight, settings
+from vissl_swav.host import (
+    auto_scale,
+    automatic,
+    config_keys,
+    plan_facts,
+    preflight,
+    settings,
+)
 from vissl_swav.host.data_override import expand_data_override, without_data
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.hook_generator import RECORD_STEPS
+
+# What the host's own checks and inferences raise over a config that cannot be.
+_REFUSALS = (
+    *(AssertionError, AttributeError, IndexError, KeyError),
+    *(TypeError, ValueError, ZeroDivisionError),
+)
 
 
 def compose(overrides: Sequence[str]) -> tuple[Any, Any]:
@@ -50,12 +63,14 @@ def compose(overrides: Sequence[str]) -> tuple[Any, Any]:
     config_keys.check_overrides_arrived(composed, overrides)
     tree: Any = OmegaConf.to_container(composed)
     config_keys.check_keys(tree, overrides)
+    auto_scale.resolve(composed, overrides)
     try:
         return convert_to_attrdict(composed, dump_config=False)
-    except AssertionError as error:
-        raise StartError(f"VISSL refuses the config: {error}") from error
     except StartError as error:
         raise _with_place(error, overrides) from error
+    except _REFUSALS as error:
+        kind = type(error).__name__
+        raise StartError(f"VISSL refuses the config ({kind}): {error}") from error
 
 
 def start(overrides: Sequence[str]) -> None:
@@ -70,6 +85,7 @@ def start(overrides: Sequence[str]) -> None:
         _take_torchrun_shape(config)
     try:
         run = preflight.check(config, torchrun=torchrun)
+        plan_facts.check(config, run)
         automatic.measure(config)
     except StartError as error:
         raise _with_place(error, overrides) from error

@@ -1,14 +1,20 @@
 """What can be known to go wrong before anything is loaded: one message, exit code 2."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from vissl_swav.compat.checkpoint_files import CheckpointError, to_resume_from
 from vissl_swav.host import settings
 from vissl_swav.host.data_checks import check_data
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.machine_checks import check_machine
+from vissl_swav.host.settings.same_run import differences, identity
+
+# Differences told by name; there are thousands of keys.
+_TOLD = 12
 
 
 def check(cfg: Any, *, torchrun: bool = False) -> settings.RunFacts:
@@ -53,7 +59,8 @@ def _check_checkpoint_folder(run: settings.RunFacts) -> None:
             key="config.CHECKPOINT.DIR",
         )
     try:
-        old = settings.identity(yaml.safe_load(old_file.read_text(encoding="utf-8")))
+        old = yaml.safe_load(old_file.read_text(encoding="utf-8"))
+        old_identity = identity(old)
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise StartError(
             f"{old_file} cannot be read ({type(error).__name__}), so whether the "
@@ -61,13 +68,36 @@ def _check_checkpoint_folder(run: settings.RunFacts) -> None:
             "config.CHECKPOINT.DIR."
         ) from error
     different = [
-        f"{key}: {old.get(key)!r} there, {value!r} here"
+        f"{key}: {old_identity.get(key)!r} there, {value!r} here"
         for key, value in run.identity.items()
-        if old.get(key) != value
+        if old_identity.get(key) != value
     ]
     if different:
         raise StartError(
             f"{folder} holds checkpoints of another run ({'; '.join(different)}). "
-            "Nothing was changed there; name another config.CHECKPOINT.DIR.",
+            "Their state would not fit here, or mean something else. Nothing was "
+            "changed there; name another config.CHECKPOINT.DIR. (The same images at "
+            f"another place? Then correct DATA_PATHS in {old_file}.)",
             key="config.CHECKPOINT.DIR",
         )
+    _check_resume(run, folder, differences(old, run.config))
+
+
+def _check_resume(
+    run: settings.RunFacts, folder: Path, differences: dict[str, tuple[Any, Any]]
+) -> None:
+    """Something whole is there to go on from; what differs is said in one line."""
+    if run.resumes_to is None:
+        return
+    try:
+        found = to_resume_from(folder, num_phases=run.resumes_to)
+    except CheckpointError as error:
+        raise StartError(str(error), key="config.CHECKPOINT.DIR") from error
+    if found is None or not differences:
+        return
+    told = [f"{key} {old!r} -> {new!r}" for key, (old, new) in differences.items()]
+    more = f" and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+    logging.warning(
+        f"vissl_swav: goes on from {found.path.name}, which was written with other "
+        f"settings; taken from here: {', '.join(told[:_TOLD])}{more}"
+    )

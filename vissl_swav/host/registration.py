@@ -11,6 +11,7 @@ from typing import Any
 from vissl_swav import compat
 from vissl_swav.compat.import_hook import after_import
 from vissl_swav.compat.startup import is_switched_off
+from vissl_swav.host import preemption
 
 # Host module -> our file that registers something there.
 _REGISTERED = (
@@ -36,6 +37,9 @@ def arm() -> None:
         ("vissl.utils.hydra_config", _join_inference),
         ("vissl.data.ssl_transforms.ssl_transforms_wrapper", _join_copies),
         ("vissl.trainer.train_task", _join_build_loss),
+        ("vissl.trainer.trainer_main", _join_process_group),
+        ("vissl.utils.misc", preemption.join_workers),
+        ("vissl.utils.distributed_launcher", preemption.join_launcher),
     ):
         after_import(host_module, patch)
 
@@ -97,6 +101,13 @@ def _join_build_loss(train_task: Any) -> None:
 
     task_class._build_loss = build_loss
     task_class._vissl_swav_joined = True
+
+
+def _join_process_group(trainer_main: Any) -> None:
+    """A process that does not come is named, and not waited for without end."""
+    from vissl_swav.host.process_group import join
+
+    join(trainer_main)
 
 
 def _join_items(ssl_dataset: Any) -> None:

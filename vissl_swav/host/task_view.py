@@ -90,6 +90,37 @@ class TaskView:
         )
 
     @property
+    def can_resume_here(self) -> bool:
+        """Whether a run could go on from a checkpoint written after this step."""
+        if not self.is_training:
+            return self.epoch >= 0
+        sampler = getattr(self.train_loader, "sampler", None)
+        return hasattr(sampler, "set_start_iter")
+
+    def write_checkpoint(self) -> None:
+        """The host's checkpoint, now; every rank must call it.
+
+        Of a step in the middle of an epoch; in a test phase, of the end of the training
+        phase before it.
+        """
+        from vissl.hooks.log_hooks import LogLossMetricsCheckpointHook
+
+        task, kind = self._task, LogLossMetricsCheckpointHook
+        writer = next(hook for hook in task.hooks if isinstance(hook, kind))
+        if task.train:
+            writer._checkpoint_model(
+                task, mode_frequency=1, mode_num=task.iteration, mode="iteration"
+            )
+            return
+        task.train, task.phase_idx = True, task.phase_idx - 1
+        try:
+            writer._checkpoint_model(
+                task, mode_frequency=1, mode_num=task.train_phase_idx, mode="phase"
+            )
+        finally:
+            task.train, task.phase_idx = False, task.phase_idx + 1
+
+    @property
     def model(self) -> nn.Module:
         """The model as the host runs it, wrapped where there are several ranks."""
         return self._task.model

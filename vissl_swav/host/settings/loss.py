@@ -13,6 +13,7 @@ from typing import Any
 
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings import parts
+from vissl_swav.host.settings.auto_scale import auto_scale
 from vissl_swav.host.settings.data import COLLATOR_NAME, SOURCE_NAME, infer_data
 from vissl_swav.host.settings.loss_checks import build, check_name, check_types
 from vissl_swav.host.settings.losses import LOSSES, SWAV, LossKeys
@@ -47,6 +48,7 @@ def infer(cfg: Any) -> Any:
     """
     _label_paths(cfg)
     infer_data(cfg)
+    auto_scale(cfg)
     if not is_ours(cfg):
         check_name(cfg)
         return cfg
@@ -87,6 +89,10 @@ def infer(cfg: Any) -> Any:
     if cfg.DATA.TRAIN.COLLATE_FUNCTION == "default_collate":
         logging.info(f"vissl_swav: DATA.TRAIN.COLLATE_FUNCTION is now {COLLATOR_NAME}")
         cfg.DATA.TRAIN.COLLATE_FUNCTION = COLLATOR_NAME
+    # Late: `health` reads what this file says of the loss.
+    from vissl_swav.host.settings.health import infer_health
+
+    infer_health(cfg)
     return cfg
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vissl_swav.host.settings.loss import clusters, loss_settings, world_size
+from vissl_swav.host.settings.same_run import identity, plain, resumes_to
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,10 @@ class RunFacts:
     keeps_bank: bool
     bytes_per_bank_value: int
     checkpoint_folder: str
+    # Training phases up to which it goes on from a checkpoint; None: it starts anew.
+    resumes_to: int | None
     identity: dict[str, Any]
+    config: dict[str, Any]
 
 
 def run_facts(cfg: Any) -> RunFacts:
@@ -72,29 +76,10 @@ def run_facts(cfg: Any) -> RunFacts:
         keeps_bank=clusters(cfg),
         bytes_per_bank_value=4 if loss.get("bank_dtype") == "float32" else 2,
         checkpoint_folder=cfg.CHECKPOINT.DIR,
+        resumes_to=resumes_to(cfg),
         identity=identity(cfg),
+        config=plain(cfg),
     )
-
-
-def identity(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a checkpoint this run's: state that would not fit or mean another."""
-    loss = cfg["LOSS"]["name"]
-    trunk, train = cfg["MODEL"]["TRUNK"], cfg["DATA"]["TRAIN"]
-    settings = loss_settings(cfg)
-    return {
-        "LOSS.name": loss,
-        "MODEL.TRUNK.NAME": trunk["NAME"],
-        "MODEL.TRUNK.RESNETS": trunk.get("RESNETS"),
-        "MODEL.TRUNK.RESNET_SMALL": trunk.get("RESNET_SMALL"),
-        "MODEL.HEAD.PARAMS": cfg["MODEL"]["HEAD"]["PARAMS"],
-        "OPTIMIZER.name": cfg["OPTIMIZER"]["name"],
-        "DATA.TRAIN.DATASET_NAMES": train["DATASET_NAMES"],
-        "DATA.TRAIN.DATA_SOURCES": train["DATA_SOURCES"],
-        "DATA.TRAIN.DATA_LIMIT": train["DATA_LIMIT"],
-        "DATA.TRAIN.DATA_LIMIT_SAMPLING": train.get("DATA_LIMIT_SAMPLING"),
-        "DATA.TRAIN.DATA_PATHS": [str(path) for path in train["DATA_PATHS"]],
-        "crops_for_assign": settings.get("crops_for_assign"),
-    }
 
 
 def batch_of_one_process(cfg: Mapping[str, Any]) -> int:

@@ -1,0 +1,1 @@
+"""Plan before a run, watch during it: arithmetic and maths that know no host."""

@@ -1,0 +1,269 @@
+"""What the figures of a run say of it; plain numbers, no tensors.
+
+Each verdict needs two signals: a healthy early run sits near ln K too. The thresholds
+are those of the calibration in `docs/health.md` (`benchmarks/health_runs.py`).
+"""
+
+import statistics
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+
+COLLAPSE_STEPS = 200
+"""Steps over which the loss must sit at its ceiling; also the least of the others."""
+
+CEILING_MARGIN = 1e-3
+"""Nats under ln K that count as being there."""
+
+SPREAD_BELOW = 0.05
+"""Spread of features or prototypes that counts as none (1 on the sphere)."""
+
+INFORMATION_BELOW = 0.02
+"""Nats that the codes tell of their samples that count as nothing."""
+
+LEARNED = 0.02
+"""Progress under which a run has learned nothing yet."""
+
+LEARNING_STEPS = 400
+"""Steps, and at least an epoch, that a run is given to learn anything."""
+
+RISE = 0.2
+"""Share of its gain that a diverging run has lost."""
+
+LEAST_GAIN = 0.05
+"""Progress that must have been made before losing some of it means anything."""
+
+FLOOR_PROGRESS = 0.95
+"""Progress from which a run is at its floor."""
+
+FLOOR_ENTROPY = 0.1
+"""Entropy of codes over its own floor, as a share of the room, that counts as there."""
+
+_LEVEL_STEPS = 50
+_SIGNIFICANT = 3.0
+
+
+class Verdict(Enum):
+    """In the order in which they are looked for."""
+
+    COLLAPSED = "COLLAPSED"
+    QUEUE_HURTS = "QUEUE HURTS"
+    DIVERGING = "DIVERGING"
+    AT_FLOOR = "AT FLOOR"
+    NOT_LEARNING_YET = "NOT LEARNING YET"
+    HEALTHY = "HEALTHY"
+
+    @property
+    def is_alarm(self) -> bool:
+        """Whether something goes wrong, not only slowly."""
+        return self in (Verdict.COLLAPSED, Verdict.QUEUE_HURTS, Verdict.DIVERGING)
+
+
+_RISING = (Verdict.QUEUE_HURTS, Verdict.DIVERGING)
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Figures of a step, the same on every process.
+
+    Attributes:
+        step: training steps finished.
+        ceiling: of the loss, ln K.
+        floor: of the loss, ln(K / N) or 0.
+        feature_spread: see `monitors.feature_spread`.
+        prototype_spread: see `monitors.prototype_spread`.
+        code_entropy: mean entropy of a code; None where labels take their place.
+        mean_code_entropy: entropy of the mean code, likewise.
+        label_entropy: of the labels of a window; None where codes take their place.
+        queue_in_use: whether codes are found with a queue.
+    """
+
+    step: int
+    ceiling: float
+    floor: float
+    feature_spread: float
+    prototype_spread: float
+    code_entropy: float | None = None
+    mean_code_entropy: float | None = None
+    label_entropy: float | None = None
+    queue_in_use: bool = False
+
+    @property
+    def code_information(self) -> float | None:
+        """What a code tells of its sample, in nats; None where there are no codes."""
+        if self.code_entropy is None or self.mean_code_entropy is None:
+            return None
+        return self.mean_code_entropy - self.code_entropy
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A verdict and the figures that it rests on, in words."""
+
+    verdict: Verdict
+    why: str
+
+
+class Judge:
+    """Takes the loss of every step and now and then the other figures.
+
+    Args:
+        steps_per_epoch: how long a rise must last, and a start may take.
+    """
+
+    def __init__(self, steps_per_epoch: int):
+        self._epoch = max(COLLAPSE_STEPS, steps_per_epoch)
+        self._patience = max(LEARNING_STEPS, steps_per_epoch)
+        self._recent: deque[float] = deque(maxlen=COLLAPSE_STEPS)
+        self._best = float("inf")
+        self._risen_since: int | None = None
+        self._queue_since: int | None = None
+        self._steps = 0
+        self.verdict = Verdict.HEALTHY
+
+    def add(self, loss: float) -> None:
+        """The loss of a step, the mean over processes."""
+        self._recent.append(loss)
+        self._steps += 1
+
+    def judge(self, signals: Signals) -> Finding | None:
+        """A finding where the verdict is another than the last time, else None."""
+        finding = self._find(signals)
+        if finding.verdict is self.verdict:
+            return None
+        self.verdict = finding.verdict
+        return finding
+
+    def _find(self, signals: Signals) -> Finding:
+        self._follow_queue(signals)
+        for look in (
+            self._collapsed,
+            self._rising,
+            self._at_floor,
+            self._not_learning,
+        ):
+            finding = look(signals)
+            if finding is not None:
+                return finding
+        return Finding(Verdict.HEALTHY, f"the loss is {self._recent[-1]:.4f}")
+
+    def _collapsed(self, signals: Signals) -> Finding | None:
+        if len(self._recent) < COLLAPSE_STEPS:
+            return None
+        labels = signals.label_entropy
+        if labels is not None and labels < INFORMATION_BELOW:
+            if signals.feature_spread < SPREAD_BELOW:
+                return Finding(
+                    Verdict.COLLAPSED,
+                    "all images have one label, and all features are nearly one vector "
+                    f"(spread {signals.feature_spread:.4f})",
+                )
+        if min(self._levels()) < signals.ceiling - CEILING_MARGIN:
+            return None
+        at_ceiling = (
+            f"the loss has not been under ln K = {signals.ceiling:.4f} for "
+            f"{COLLAPSE_STEPS} steps"
+        )
+        for name, spread in (
+            ("features", signals.feature_spread),
+            ("prototypes", signals.prototype_spread),
+        ):
+            if spread < SPREAD_BELOW:
+                return Finding(
+                    Verdict.COLLAPSED,
+                    f"{at_ceiling}, and all {name} are nearly one vector (spread "
+                    f"{spread:.4f}, wanted {SPREAD_BELOW} or more; 1 on the sphere)",
+                )
+        information = signals.code_information
+        if information is not None and information < INFORMATION_BELOW:
+            return Finding(
+                Verdict.COLLAPSED,
+                f"{at_ceiling}, and the codes tell nothing of their image "
+                f"({information:.4f} nats, wanted {INFORMATION_BELOW} or more)",
+            )
+        return None
+
+    def _rising(self, signals: Signals) -> Finding | None:
+        """The loss has risen by a share of its gain, beyond its noise, for an epoch."""
+        level = self._level()
+        if level is None:
+            return None
+        self._best = min(self._best, level)
+        gain = signals.ceiling - self._best
+        lost = level - self._best
+        noise = statistics.stdev(self._last()) / _LEVEL_STEPS**0.5
+        share = RISE / 2 if self.verdict in _RISING else RISE
+        rises = (
+            gain > LEAST_GAIN * (signals.ceiling - signals.floor)
+            and lost > share * gain
+            and lost > _SIGNIFICANT * noise
+        )
+        if not rises:
+            self._risen_since = None
+            return None
+        if self._risen_since is None:
+            self._risen_since = signals.step
+        if signals.step - self._risen_since < self._epoch:
+            return None
+        why = (
+            f"the loss has stood {lost:.3f} over its best ({self._best:.3f}) since "
+            f"step {self._risen_since}: {lost / gain:.0%} of what it had gained"
+        )
+        start = self._queue_since
+        if start is None or self._risen_since - start > self._epoch:
+            return Finding(Verdict.DIVERGING, why)
+        return Finding(
+            Verdict.QUEUE_HURTS,
+            f"{why}; the queue came into use at step {start}, just before",
+        )
+
+    def _at_floor(self, signals: Signals) -> Finding | None:
+        """Only where N < K: a floor of 0 is reached by over-fitting alone."""
+        room = signals.ceiling - signals.floor
+        entropy = signals.code_entropy
+        if signals.floor <= 0 or entropy is None or len(self._recent) < COLLAPSE_STEPS:
+            return None
+        left = max(self._levels()) - signals.floor
+        if left > (1 - FLOOR_PROGRESS) * room:
+            return None
+        if entropy - signals.floor > FLOOR_ENTROPY * room:
+            return None
+        return Finding(
+            Verdict.AT_FLOOR,
+            f"the loss is {left:.4f} over its floor ln(K / N) = {signals.floor:.4f}, "
+            f"and so are its codes (entropy {entropy:.4f}): with so few samples over "
+            "so many prototypes it cannot fall further",
+        )
+
+    def _not_learning(self, signals: Signals) -> Finding | None:
+        if self._steps < self._patience or len(self._recent) < COLLAPSE_STEPS:
+            return None
+        room = signals.ceiling - signals.floor
+        gained = (signals.ceiling - min(self._levels())) / room
+        least = 2 * LEARNED if self.verdict is Verdict.NOT_LEARNING_YET else LEARNED
+        if gained >= least:
+            return None
+        return Finding(
+            Verdict.NOT_LEARNING_YET,
+            f"the loss has come {gained:.1%} of the way from ln K = "
+            f"{signals.ceiling:.4f} to its floor {signals.floor:.4f} in {self._steps} "
+            f"steps; features are spread ({signals.feature_spread:.2f}): no collapse",
+        )
+
+    def _follow_queue(self, signals: Signals) -> None:
+        if signals.queue_in_use and self._queue_since is None:
+            self._queue_since = signals.step
+
+    def _last(self) -> list[float]:
+        return list(self._recent)[-_LEVEL_STEPS:]
+
+    def _level(self) -> float | None:
+        """Mean loss of the last steps; None in the first ones."""
+        last = self._last()
+        return statistics.fmean(last) if len(last) == _LEVEL_STEPS else None
+
+    def _levels(self) -> list[float]:
+        """Mean losses of the recent steps, block by block."""
+        recent = list(self._recent)
+        starts = range(0, len(recent), _LEVEL_STEPS)
+        return [statistics.fmean(recent[at : at + _LEVEL_STEPS]) for at in starts]

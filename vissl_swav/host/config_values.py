@@ -1,0 +1,102 @@
+"""Values of the kind that VISSL reads, before VISSL reads them.
+
+The host takes values as they come and dies where one is first used: a `TypeError` from
+the middle of its code for a word in place of a number. Here a value has to be of the
+kind that the host's default has, or that a YAML of the host uses for the key.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from vissl_swav.host.errors import StartError
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+_NUMBERS = {"a whole number", "a number"}
+
+
+def kind_of(value: Any) -> str:
+    """The kind of a value, in words."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int):
+        return "a whole number"
+    if isinstance(value, float):
+        return "a number"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if value is None:
+        return "null"
+    # To YAML's own reader 1e-08 is text, to hydra's a number.
+    return "a number" if _NUMBER.fullmatch(str(value)) else "text"
+
+
+def misfits(tree: Any, defaults: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys whose value is of another kind than the default: (key, default).
+
+    Keys that are missing come with the value that they lack. A default of null says
+    nothing about the kind, and an empty mapping nothing about what is in it.
+    """
+    for name, default in defaults.items():
+        key = f"{prefix}.{name}" if prefix else str(name)
+        if name not in tree:
+            yield key, default
+        elif isinstance(default, Mapping) and isinstance(tree[name], Mapping):
+            yield from misfits(tree[name], default, key)
+        elif not _fits(tree[name], kind_of(default)):
+            yield key, default
+
+
+def check_kinds(
+    tree: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    examples: Iterable[Mapping[str, Any]],
+) -> None:
+    """Every value is of a kind that the host reads there.
+
+    Args:
+        tree: the composed config.
+        defaults: the host's.
+        examples: trees of the host's own YAML files, read only where they are needed.
+
+    Raises:
+        StartError: names the key, what stands there and what is wanted.
+    """
+    found = list(misfits(tree, defaults))
+    if not found:
+        return
+    examples = list(examples)
+    for key, default in found:
+        there, value = value_at(tree, key)
+        if not there:
+            raise StartError(
+                f"{key} is missing, but VISSL reads it; leave it in (its default is "
+                f"{default!r}) instead of deleting it.",
+                key=key,
+            )
+        used = [value_at(example, key) for example in examples]
+        kinds = {kind_of(default), *(kind_of(other) for ok, other in used if ok)}
+        if not any(_fits(value, kind) for kind in kinds):
+            raise StartError(
+                f"{key} is {value!r}; wanted {' or '.join(sorted(kinds))} (the default "
+                f"is {default!r}).",
+                key=key,
+            )
+
+
+def _fits(value: Any, kind: str) -> bool:
+    own = kind_of(value)
+    if kind == "a number":
+        return own in _NUMBERS
+    return own == kind or kind == "null"
+
+
+def value_at(tree: Any, key: str) -> tuple[bool, Any]:
+    """Whether the dotted key is there, and its value."""
+    for name in key.split("."):
+        if not isinstance(tree, Mapping) or name not in tree:
+            return False, None
+        tree = tree[name]
+    return True, tree

@@ -1,0 +1,203 @@
+"""Hook: watches a run. Figures to the log, TensorBoard and `health.jsonl`; verdicts.
+
+What is measured is in `health.monitors`, what it means in `health.verdicts`.
+"""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from classy_vision.generic.distributed_util import is_primary
+from classy_vision.hooks.classy_hook import ClassyHook
+
+from vissl_swav.health import monitors
+from vissl_swav.health.errors import Collapsed
+from vissl_swav.health.remedies import RunFacts, remedies
+from vissl_swav.health.verdicts import Finding, Judge, Signals, Verdict
+from vissl_swav.host import settings
+from vissl_swav.host.health_words import (
+    MAX_NORM_ERROR,
+    lengths_message,
+    line_of,
+    message_of,
+)
+from vissl_swav.host.settings import health as health_settings
+from vissl_swav.host.step_monitor import StepMonitor
+from vissl_swav.host.step_view import StepView
+
+FILE_NAME = "health.jsonl"
+
+
+class HealthHook(ClassyHook):
+    """Reads as often as the host logs; `hook_share` is what that costs of a step.
+
+    Verdicts rest on figures that are equal on all ranks, so that all ranks end alike.
+    After a resume their windows begin anew.
+    """
+
+    on_forward = ClassyHook._noop
+    on_backward = ClassyHook._noop
+    on_update = ClassyHook._noop
+    on_step = ClassyHook._noop
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._monitor = StepMonitor()
+        self._judge: Judge | None = None
+        self._file: TextIO | None = None
+        self._losses: list[float] = []
+        self._clock: tuple[float, float] | None = None
+        self._own_seconds = 0.0
+        self._lengths_are_told = False
+
+    def on_start(self, task: Any) -> None:
+        """Opens the file on the primary rank."""
+        view = StepView(task)
+        self._judge = Judge(view.steps_per_epoch)
+        if is_primary():
+            path = Path(view.checkpoint_folder) / FILE_NAME
+            self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def on_phase_start(self, task: Any) -> None:
+        """The time between epochs belongs to no step."""
+        self._clock = None
+
+    def on_loss_and_meter(self, task: Any) -> None:
+        """Counts; as often as the host logs, measures, tells and judges.
+
+        Raises:
+            Collapsed: with `ON_COLLAPSE: stop`, after the verdict.
+        """
+        view = StepView(task)
+        if not view.is_training or not view.loss_is_finite:
+            return
+        began = time.perf_counter()
+        assert self._judge is not None
+        loss = view.last_loss
+        self._judge.add(loss)
+        self._losses.append(loss)
+        self._monitor.count(view)
+        finding = None
+        if (view.step + 1) % settings.log_frequency(view.cfg) == 0:
+            finding = self._read(view, self._judge)
+        self._own_seconds += time.perf_counter() - began
+        if finding is not None:
+            self._say(view, finding)
+
+    def on_phase_end(self, task: Any) -> None:
+        """How many prototypes are distinct, once an epoch; no rank waits for it."""
+        view = StepView(task)
+        if view.is_training and self._file is not None:
+            weights = view.prototypes()
+            distinct = sum(monitors.num_distinct(C) for C in weights)
+            total = sum(len(C) for C in weights)
+            logging.info(f"Health: {distinct} of {total} prototypes are distinct")
+            self._write(
+                {
+                    "step": view.step,
+                    "epoch": view.epoch,
+                    "distinct_prototypes": distinct,
+                    "num_prototypes": total,
+                }
+            )
+
+    def on_end(self, task: Any) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def on_exception(self, task: Any) -> None:
+        """Closes it too where the run ends early."""
+        self.on_end(task)
+
+    def _read(self, view: StepView, judge: Judge) -> Finding | None:
+        in_use = view.queue_in_use
+        ceiling, floor = health_settings.bounds(view.cfg, with_queue=in_use)
+        loss = sum(self._losses) / len(self._losses)
+        self._losses = []
+        figures = self._monitor.measure(view)
+        told = {"ceiling": ceiling, "floor": floor, "loss": loss}
+        told |= {"progress": monitors.progress(loss, ceiling, floor), **figures}
+        told |= self._times(view)
+        self._tell(view, told)
+        return judge.judge(
+            Signals(
+                step=view.step + 1,
+                ceiling=ceiling,
+                floor=floor,
+                feature_spread=figures["feature_spread"],
+                prototype_spread=figures["prototype_spread"],
+                code_entropy=figures.get("code_entropy"),
+                mean_code_entropy=figures.get("mean_code_entropy"),
+                label_entropy=figures.get("label_entropy"),
+                queue_in_use=in_use,
+            )
+        )
+
+    def _times(self, view: StepView) -> dict[str, float]:
+        """Shares of the time since the last reading of this epoch."""
+        now, waited = time.perf_counter(), view.seconds_waited
+        last, self._clock = self._clock, (now, waited or 0.0)
+        own, self._own_seconds = self._own_seconds, 0.0
+        if last is None:
+            return {}
+        seconds = now - last[0]
+        shares = {"hook_share": own / seconds}
+        if waited is not None:
+            shares["waiting_share"] = (waited - last[1]) / seconds
+        return shares
+
+    def _tell(self, view: StepView, figures: dict[str, float]) -> None:
+        if self._file is None:
+            return
+        step = view.step + 1
+        self._write({"step": step, "epoch": view.epoch, **figures})
+        prototypes = sum(len(C) for C in view.prototypes())
+        logging.info(line_of(step, figures, prototypes))
+        if figures["norm_error"] > MAX_NORM_ERROR and not self._lengths_are_told:
+            self._lengths_are_told = True
+            logging.warning(lengths_message(step, figures["norm_error"]))
+        writer = view.tensorboard
+        if writer is not None:
+            for name, value in figures.items():
+                writer.add_scalar(f"Health/{name}", value, global_step=step)
+
+    def _say(self, view: StepView, finding: Finding) -> None:
+        """Once: the judge is silent until its verdict changes."""
+        action = health_settings.on_collapse(view.cfg)
+        facts = RunFacts(
+            **health_settings.remedy_facts(
+                view.cfg, steps_per_epoch=view.steps_per_epoch
+            ),
+            learning_rate=view.learning_rate,
+        )
+        message = message_of(view.step + 1, finding, remedies(finding.verdict, facts))
+        collapsed = finding.verdict is Verdict.COLLAPSED
+        if self._file is not None:
+            if not (collapsed and action == health_settings.IGNORE):
+                serious = finding.verdict.is_alarm
+                logging.log(logging.WARNING if serious else logging.INFO, message)
+            self._write(
+                {
+                    "step": view.step + 1,
+                    "epoch": view.epoch,
+                    "verdict": finding.verdict.value,
+                    "why": finding.why,
+                }
+            )
+        if collapsed and action == health_settings.STOP:
+            raise Collapsed(
+                f"{message} The run ends because config.HEALTH.ON_COLLAPSE is stop; "
+                "the last checkpoint is whole."
+            )
+
+    def _write(self, line: dict[str, Any]) -> None:
+        assert self._file is not None
+        rounded = {
+            key: round(value, 6) if isinstance(value, float) else value
+            for key, value in line.items()
+        }
+        self._file.write(json.dumps(rounded) + "\n")

@@ -1,0 +1,106 @@
+"""What a finished run's `train_config.yaml` says to those who use its model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vissl_swav.core.sinkhorn import EPSILON
+from vissl_swav.host.errors import StartError
+from vissl_swav.host.settings import parts
+from vissl_swav.host.settings.losses import LOSSES
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """The model of a run, and how its images and prototypes meet.
+
+    Attributes:
+        loss: `LOSS.name`.
+        temperature: of the softmax over prototypes in the loss.
+        epsilon: of the run's Sinkhorn problem; the paper's where it has none.
+        num_prototypes: K of each head.
+        crop_size: side of the largest crops, in pixels.
+        channels: of an image, 1 or 3.
+        mean: of each channel; None is ImageNet's.
+        std: of each channel; None is ImageNet's.
+        model: the host's settings of the model.
+        optimizer: the host's settings of the optimizer, which its models ask for.
+    """
+
+    loss: str
+    temperature: float
+    epsilon: float
+    num_prototypes: tuple[int, ...]
+    crop_size: int
+    channels: int
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    model: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+
+
+def saved_run(cfg: Any) -> SavedRun:
+    """From the tree of a `train_config.yaml`.
+
+    Raises:
+        StartError: no config of a run, or not one with a loss of ours.
+    """
+    try:
+        return _saved_run(cfg)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        if isinstance(error, StartError):
+            raise
+        raise StartError(
+            "it is not the config of a run of `vissl-swav train` "
+            f"({type(error).__name__}: {error}); wanted the train_config.yaml that the "
+            "run wrote beside its checkpoints."
+        ) from error
+
+
+def _saved_run(cfg: Any) -> SavedRun:
+    name = cfg["LOSS"]["name"]
+    if name not in LOSSES:
+        raise StartError(
+            f"the run's loss is {name!r}, which has no prototypes of ours; wanted a "
+            f"run of {', '.join(LOSSES)}."
+        )
+    loss = cfg["LOSS"][name]
+    crop = _crop(cfg["DATA"]["TRAIN"]["TRANSFORMS"])
+    return SavedRun(
+        loss=name,
+        temperature=float(loss["temperature"]),
+        epsilon=float(loss.get("epsilon", EPSILON)),
+        num_prototypes=tuple(map(int, loss["num_prototypes"])),
+        model=dict(cfg["MODEL"]),
+        optimizer=dict(cfg["OPTIMIZER"]),
+        **crop,
+    )
+
+
+def _crop(transforms: Any) -> dict[str, Any]:
+    """Size, channels and numbers of normalisation, of our transform or the host's."""
+    found: dict[str, Any] = {"channels": 3, "mean": None, "std": None}
+    for entry in transforms:
+        if entry["name"] == parts.TRANSFORM_NAME:
+            made = parts.multi_crop(entry)
+            numbers = made.normalization
+            return {
+                "crop_size": max(group.size for group in made.groups),
+                "channels": made.channels,
+                "mean": tuple(numbers.mean),
+                "std": tuple(numbers.std),
+            }
+        if "size_crops" in entry:
+            found["crop_size"] = int(max(entry["size_crops"]))
+        elif entry["name"] == "RandomResizedCrop":
+            found["crop_size"] = int(entry["size"])
+        elif entry["name"] == "Normalize":
+            found["mean"] = tuple(map(float, entry["mean"]))
+            found["std"] = tuple(map(float, entry["std"]))
+    if "crop_size" not in found:
+        names = [entry["name"] for entry in transforms]
+        raise StartError(
+            f"no transform of the run says how large its crops are (got {names}); "
+            f"wanted {parts.TRANSFORM_NAME}, ImgPilToMultiCrop or RandomResizedCrop."
+        )
+    return found

@@ -1,0 +1,114 @@
+"""`vissl-swav plan config=... key=value ...`: what a run amounts to, before it runs.
+
+Takes what `vissl-swav train` takes. Nothing is written, no process is started, and the
+machine need not be the one that trains. With `images=N` the images need not be there
+either: the plan is made for N of them.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vissl_swav.health.plan_table import rows
+from vissl_swav.health.plan_verdicts import (
+    ERROR,
+    MORE_CLUSTERS,
+    TOO_FEW_IMAGES,
+    verdicts,
+)
+from vissl_swav.host import plan_facts, settings
+from vissl_swav.host.data_checks import check_data
+from vissl_swav.host.errors import StartError
+from vissl_swav.host.launch import compose
+from vissl_swav.host.settings.plan import plan_facts as facts_of
+
+_IMAGES = "images"
+_STYLES = {ERROR: "red"}
+
+
+def main(overrides: Sequence[str]) -> int:
+    """Runs the command; returns 0, 1 for a plan that cannot work, 2 for bad input."""
+    try:
+        return run(overrides)
+    except StartError as error:
+        _print(Console(stderr=True), f"vissl-swav plan: {error}", "red")
+        return 2
+
+
+def run(overrides: Sequence[str]) -> int:
+    """Prints the plan and its verdicts; returns 1 where one of them is an error.
+
+    Raises:
+        StartError: the config cannot be composed, or its loss is none of ours.
+    """
+    given, overrides = _images(overrides)
+    _, cfg = compose(overrides)
+    facts = settings.run_facts(cfg)
+    if not settings.is_ours(cfg):
+        raise StartError(
+            "the loss of this config is VISSL's own; a plan is for "
+            f"{', '.join(settings.LOSSES)}.",
+            key="config.LOSS.name",
+        )
+    problem = None if given else _data_problem(facts)
+    plan = plan_facts.plan_of(cfg, facts, given or plan_facts.count_images(facts))
+    about = facts_of(cfg)
+    console = Console(file=sys.stdout)
+    table = Table(box=box.SIMPLE, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, text in rows(
+        plan,
+        num_parameters=plan_facts.count_parameters(about),
+        momentum=about.momentum,
+    ):
+        table.add_row(name, Text(text))
+    console.print(table)
+    if problem:
+        _print(console, f"error: {problem}", "red")
+    # What the images' own checks have refused is not said twice.
+    known = (TOO_FEW_IMAGES, MORE_CLUSTERS) if problem else ()
+    found = [verdict for verdict in verdicts(plan) if verdict.name not in known]
+    for verdict in found:
+        key = plan_facts.config_key(verdict, about.method)
+        _print(
+            console,
+            f"{verdict.level}: {verdict} ({key})",
+            _STYLES.get(verdict.level, "yellow"),
+        )
+    if not found and not problem:
+        _print(console, "nothing to object", "green")
+    return 1 if problem or any(v.level == ERROR for v in found) else 0
+
+
+def _images(overrides: Sequence[str]) -> tuple[int | None, list[str]]:
+    """N of `images=N`, None without it, and the overrides but that one.
+
+    Raises:
+        StartError: no number of images.
+    """
+    mine = [o for o in overrides if o.startswith(f"{_IMAGES}=")]
+    if not mine:
+        return None, list(overrides)
+    text = mine[-1].partition("=")[2]
+    if not text.isdecimal() or int(text) < 1:
+        raise StartError(f"{_IMAGES}={text}: wanted a number of images, 1281167, say.")
+    return int(text), [o for o in overrides if o not in mine]
+
+
+def _data_problem(facts: settings.RunFacts) -> str | None:
+    """What a start would refuse about the images; not for the size of this machine."""
+    try:
+        check_data(replace(facts, on_slurm=True), torchrun=False)
+    except StartError as error:
+        return str(error)
+    return None
+
+
+def _print(console: Console, text: str, style: str) -> None:
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
