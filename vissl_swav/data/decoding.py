@@ -31,8 +31,8 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from vissl_swav.data.errors import DataError
+from vissl_swav.transforms.image_input import SHRINKS
 
-SHRINKS = (1, 2, 4, 8)
 MAX_REASON = 120
 
 _JPEG_FORMATS = frozenset({"JPEG", "MPO"})

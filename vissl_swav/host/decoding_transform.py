@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from vissl_swav.core.hashing import draw_key
+from vissl_swav.transforms.image_input import SHRINKS
 
 MAX_SIDE = 512
-_SHRINKS = (8, 4, 2, 1)
 
 
 class DecodedImage(NamedTuple):
@@ -51,7 +51,7 @@ class Decoding:
             pixels = np.asarray(image.convert(mode))
             return pixels.reshape(*pixels.shape[:2], self.channels)
         longest = max(image.size)
-        shrink = next(s for s in _SHRINKS if s == 1 or longest >= s * self.max_side)
+        shrink = next(s for s in SHRINKS if s == 1 or longest >= s * self.max_side)
         return image.decode(channels=self.channels, shrink=shrink)
 
     def _bounded(self, pixels: np.ndarray) -> np.ndarray:

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from vissl_swav.transforms.batched_draws import BatchedCrops, send
 from vissl_swav.transforms.crop_parameters import JITTER_STEPS
+from vissl_swav.transforms.image_input import LUMA
 
 MAX_LEVEL = 255
 # ITU-R 601, as Pillow's.
-_LUMA = (0.299, 0.587, 0.114)
 _BLENDS = JITTER_STEPS[:3]
 # Of red, green and blue, in turns of six: see `shift_hue`.
 _HUE_CENTRE, _HUE_SIGN, _HUE_OFFSET = (3, 2, 4), (1, -1, -1), (-1, 2, 2)
@@ -181,8 +181,8 @@ def _luma(crops: Tensor) -> Tensor:
     if crops.shape[2] == 1:
         return crops
     red, green, blue = crops.split(1, dim=2)
-    luma = red * _LUMA[0]
-    return luma.add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
+    luma = red * LUMA[0]
+    return luma.add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
 def _each(values: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from torch.utils.data import get_worker_info
 from vissl_swav.transforms.blur_kernels import blur_weights
 from vissl_swav.transforms.crop_parameters import Box, CropParameters
 from vissl_swav.transforms.image_input import (
+    LUMA,
     as_array,
     largest_shrink,
     shrink_of,
@@ -33,7 +34,6 @@ from vissl_swav.transforms.image_input import (
 )
 
 NUM_LEVELS = 256
-LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 # Matrices (C, C + 1) of a linear map and an offset, by the number of channels.
 _EACH = {channels: np.eye(channels, channels + 1) for channels in (1, 3)}
 _TO_GREY = np.array([[*LUMA, 0.0]] * 3)
