@@ -30,8 +30,8 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from vissl_swav.core.image_scales import SHRINKS
 from vissl_swav.data.errors import DataError
-from vissl_swav.transforms.image_input import SHRINKS
 
 MAX_REASON = 120
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from vissl_swav.core.hashing import draw_key
-from vissl_swav.transforms.image_input import SHRINKS
+from vissl_swav.core.image_scales import SHRINKS
 
 MAX_SIDE = 512
 

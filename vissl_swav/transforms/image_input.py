@@ -8,10 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from vissl_swav.core.image_scales import SHRINKS
 from vissl_swav.transforms.crop_parameters import CropParameters
 
-# Scales at which a JPEG can be decoded, smallest first.
-SHRINKS = (8, 4, 2, 1)
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 # A cut of an image decoded at 1/2, 1/4 or 1/8 must still have this many times the
 # crop's pixels along each side; the difference to full scale is then small enough.
