@@ -14,7 +14,16 @@ BUILDS += [
     for file in NETS
 ]
 IMAGES = 7
-PROBES = {"small_images": (128, 10), "cifar": (512, 10)}
+# Image side, width of the features, classes.
+PROBES = {"small_images": (32, 128, 10), "cifar": (32, 512, 10)}
+FEATURES = ("knn", "svm", "low_shot")
+CLASSES = {"imagenet": 1000, "places205": 205, "inaturalist18": 8142, "voc07": 20}
+
+
+def evaluated(file):
+    """Of an evaluation by its name; the paper's are of a ResNet-50."""
+    name = file.name.rpartition("/")[2]
+    return PROBES.get(name) or (224, 2048, CLASSES[name.partition("_")[0]])
 
 
 def shown(build):
@@ -123,16 +132,26 @@ def check_optimizer(config, model):
 
 
 @pytest.mark.parametrize("file", EVALUATIONS, ids=lambda file: file.name)
-def test_evaluation_sees_the_trunk_of_its_pretraining(file, complete):
+def test_evaluation_builds_on_its_trunk(file, complete):
+    """What leaves the net: features, or a figure for each class."""
     config = complete(file.override)
-    width, classes = PROBES[file.name.rpartition("/")[2]]
-    image = torch.empty(2, 3, 32, 32, device="meta")
+    side, width, classes = evaluated(file)
+    image = torch.empty(2, 3, side, side, device="meta")
     output = meta_model(config)(image)
-    expected = (2, classes) if "/linear/" in file.name else (2, width)
+    frozen = file.name.split("/")[1] in FEATURES
+    expected = (2, width) if frozen else (2, classes)
     assert output[0].flatten(1).shape == expected
-    run = "quickstart" if width == 128 else "cifar_2x32"
+
+
+SMALL = [file for file in EVALUATIONS if file.name.rpartition("/")[2] in PROBES]
+
+
+@pytest.mark.parametrize("file", SMALL, ids=lambda file: file.name)
+def test_evaluation_has_the_trunk_of_its_pretraining(file, complete):
+    name = file.name.rpartition("/")[2]
+    run = "quickstart" if name == "small_images" else "cifar_2x32"
     trained = complete(f"config=pretrain/swav/{run}").MODEL.TRUNK
-    assert config.MODEL.TRUNK.RESNET_SMALL == trained.RESNET_SMALL
+    assert complete(file.override).MODEL.TRUNK.RESNET_SMALL == trained.RESNET_SMALL
 
 
 @pytest.mark.parametrize("file", EVALUATIONS, ids=lambda file: file.name)
@@ -141,7 +160,9 @@ def test_transforms_of_the_evaluation_build(file, complete):
     from vissl.data.ssl_transforms import get_transform
 
     config = complete(file.override)
+    side, _, _ = evaluated(file)
+    more = 60 if side == 224 else 0  # CIFAR is not resized.
     for split in (config.DATA.TRAIN, config.DATA.TEST):
-        sample = {"data": [Image.new("RGB", (32, 32))], "label": [0]}
+        sample = {"data": [Image.new("RGB", (side + more, side))], "label": [0]}
         (pixels,) = get_transform(split.TRANSFORMS)(sample)["data"]
-        assert pixels.shape == (3, 32, 32)
+        assert pixels.shape == (3, side, side)

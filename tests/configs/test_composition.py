@@ -1,5 +1,6 @@
 """All files compose, alone and together, and leave the host's alone."""
 
+import functools
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -62,13 +63,25 @@ def test_no_package_in_our_configs():
     assert CONFIGS.is_dir() and not list(CONFIGS.rglob("__init__.py"))
 
 
+@functools.cache
+def hosts_names():
+    spec = find_spec("configs")
+    roots = spec.submodule_search_locations if spec else None
+    return {
+        f"/{path.relative_to(root).with_suffix('').as_posix()}"
+        for root in map(Path, roots or ())
+        for path in root.rglob("*.yaml")
+    }
+
+
 @pytest.mark.parametrize("file", FILES, ids=name)
 def test_file_holds_only_config_and_defaults_that_exist(file):
     content = yaml.safe_load(file.text)
     assert set(content) <= {"defaults", "config"}
     defaults = content.get("defaults", ["_self_"])
     assert defaults[-1] == "_self_"
-    assert set(defaults[:-1]) <= {f"/config/{other.name}" for other in FILES}
+    known = {f"/config/{other.name}" for other in FILES} | hosts_names()
+    assert set(defaults[:-1]) <= known
 
 
 @pytest.mark.parametrize("file", FILES, ids=name)

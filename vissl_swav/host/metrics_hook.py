@@ -1,10 +1,13 @@
 """Hook: one JSON line per training step, for curves and progress bars."""
 
 import json
+import resource
+import sys
 import time
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks.classy_hook import ClassyHook
 
@@ -14,9 +17,12 @@ FILE_NAME = "steps.jsonl"
 
 
 class MetricsHook(ClassyHook):
-    """Appends `{"step", "max_step", "epoch", "loss", "lr", "time"}` to `steps.jsonl`.
+    """Appends a line a step to `steps.jsonl`.
 
-    `time` is in seconds since the epoch of the clock. Where the loader is ours,
+    `{"step", "max_step", "epoch", "loss", "lr", "images", "peak_memory", "time"}`:
+    `images` of the step over all processes, `peak_memory` of this process in bytes (of
+    the GPU where there is one, else all its memory), `time` in seconds since the epoch
+    of the clock. Where the loader is ours,
     `waited` is how many seconds of the step passed waiting for data. A resumed run
     appends.
     """
@@ -50,6 +56,8 @@ class MetricsHook(ClassyHook):
             "epoch": view.epoch,
             "loss": view.last_loss,
             "lr": view.learning_rate,
+            "images": view.batch_size,
+            "peak_memory": peak_memory(view.device),
             "time": time.time(),
         }
         waited = view.seconds_waited
@@ -63,3 +71,11 @@ class MetricsHook(ClassyHook):
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process has held so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -139,6 +139,11 @@ class TaskView:
         return self._task.dataloaders["train"]
 
     @property
+    def batch_size(self) -> int:
+        """Images of a training step, over all processes."""
+        return int(self._task.datasets["train"].get_global_batchsize())
+
+    @property
     def device(self) -> torch.device:
         """Where the model computes."""
         return self._task.device

@@ -112,11 +112,24 @@ def read_config(path: Path) -> SavedRun:
     Raises:
         StartError: no such file, no YAML, or another config.
     """
+    tree = read_tree(path)
+    try:
+        return saved_run(tree)
+    except StartError as error:
+        raise StartError(f"{path}: {error}") from error
+
+
+def read_tree(path: Path) -> Any:
+    """What the run's config file holds.
+
+    Raises:
+        StartError: no such file, or no YAML.
+    """
     try:
         size = path.stat().st_size
         if size > _MAX_CONFIG_BYTES:
             raise StartError(f"{path} has {size} bytes, which is no config.")
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise StartError(
             f"{path} cannot be opened ({error.strerror}). It describes the model; the "
@@ -127,10 +140,6 @@ def read_config(path: Path) -> SavedRun:
             raise
         first = str(error).strip().splitlines()[0] if str(error).strip() else "nested"
         raise StartError(f"{path} cannot be read as YAML: {first}.") from error
-    try:
-        return saved_run(tree)
-    except StartError as error:
-        raise StartError(f"{path}: {error}") from error
 
 
 def _weights(file: Path) -> Mapping[str, Any]:

@@ -65,7 +65,7 @@ def _saved_run(cfg: Any) -> SavedRun:
             f"run of {', '.join(LOSSES)}."
         )
     loss = cfg["LOSS"][name]
-    crop = _crop(cfg["DATA"]["TRAIN"]["TRANSFORMS"])
+    crop = image_settings(cfg["DATA"]["TRAIN"]["TRANSFORMS"])
     return SavedRun(
         loss=name,
         temperature=float(loss["temperature"]),
@@ -77,7 +77,7 @@ def _saved_run(cfg: Any) -> SavedRun:
     )
 
 
-def _crop(transforms: Any) -> dict[str, Any]:
+def image_settings(transforms: Any) -> dict[str, Any]:
     """Size, channels and numbers of normalisation, of our transform or the host's."""
     found: dict[str, Any] = {"channels": 3, "mean": None, "std": None}
     for entry in transforms:

@@ -1,0 +1,408 @@
+"""A recipe: the benchmarks of a transfer table, as a YAML file that anyone can write.
+
+    name: mine
+    title: My table
+    data:                       # the data sets that the benchmarks name
+      main: an image folder with train/ and test/ (or val/)
+    rows:                       # trained here, beside the checkpoints (optional)
+      random trunk: {}
+      supervised: {config: benchmark/finetune/small_images, data: main}
+    benchmarks:
+      features:
+        kind: features          # the host's extraction of frozen features
+        config: benchmark/knn/small_images
+        data: main
+      knn:
+        kind: knn               # on the features of another benchmark
+        features: features
+        k: [20, 200]
+        temperature: [0.07]
+        columns:
+          knn_20: {title: 20-NN, metric: k20_t0.07_top1}
+      linear:
+        kind: train             # the host's trainer
+        config: benchmark/linear/small_images
+        data: main
+        columns:
+          linear: {title: Linear, metric: top_1}
+
+A recipe of `settings` compares ways to pretrain by what they cost: its rows are those
+settings, each a list of overrides, and its benchmarks are of kind cost.
+
+`docs/table.md` says what each key means. Nothing here runs anything.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vissl_swav.host.errors import StartError
+
+KINDS = ("features", "knn", "svm", "low_shot_svm", "train", "cost")
+ON_FEATURES = ("knn", "svm", "low_shot_svm")
+# Of a file that is no recipe: not parsed for minutes.
+_MAX_BYTES = 2**20
+_NUMBERS = (int, float)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table.
+
+    Attributes:
+        name: of the column, in files.
+        title: of the column, for people.
+        metric: the benchmark's name of the figure.
+        unit: "%", or "s", "GB" and so on.
+        more_is_better: whether a larger figure is a better one.
+        quoted: figures of others by the name of their row.
+        source: where the quoted figures stand.
+    """
+
+    name: str
+    title: str
+    metric: str
+    unit: str = "%"
+    more_is_better: bool = True
+    quoted: Mapping[str, float] = field(default_factory=dict)
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Subset:
+    """A part of the training images, drawn by class.
+
+    Attributes:
+        per_class: images of each class; None where `share` says it.
+        share: of the images of each class, in (0, 1].
+        seed: of the draw.
+    """
+
+    per_class: int | None
+    share: float | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One run, and the columns that it fills.
+
+    Attributes:
+        name: of the benchmark, and of its folder.
+        kind: one of `KINDS`.
+        protocol: what is done, for the report.
+        config: the host's or ours, where the host runs.
+        data: the data set, by its name in the recipe.
+        subset: of the training images; None for all.
+        batch: images in a step; None leaves the config's.
+        epochs: None leaves the config's.
+        least_steps: epochs are added until there are so many steps.
+        overrides: of the host's command line; `$num_classes` and the like are filled.
+        features: the benchmark whose features are taken.
+        options: settings of the kinds on features, by their key.
+        columns: of the table; none for features alone.
+    """
+
+    name: str
+    kind: str
+    protocol: str
+    config: str | None
+    data: str | None
+    subset: Subset | None
+    batch: int | None
+    epochs: int | None
+    least_steps: int
+    overrides: tuple[str, ...]
+    features: str | None
+    options: Mapping[str, Any]
+    columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A table to make.
+
+    Attributes:
+        name: of the recipe.
+        title: of the table.
+        data: what each data set is, by its name.
+        rows: rows beside the checkpoints: a training with labels, or None for a trunk
+            with random weights.
+        settings: rows that are ways to pretrain: overrides by name.
+        benchmarks: in the order in which they run.
+        file: where it stands.
+    """
+
+    name: str
+    title: str
+    data: Mapping[str, str]
+    rows: Mapping[str, Benchmark | None]
+    settings: Mapping[str, tuple[str, ...]]
+    benchmarks: tuple[Benchmark, ...]
+    file: Path
+
+    @property
+    def columns(self) -> list[Column]:
+        """Of all benchmarks, in order."""
+        return [column for entry in self.benchmarks for column in entry.columns]
+
+
+def known_recipes() -> dict[str, Path]:
+    """Our own recipes by name."""
+    folder = Path(str(resources.files("vissl_swav.conf"))) / "config/benchmark/recipes"
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(name_or_file: str) -> Recipe:
+    """One of ours by name, or a file.
+
+    Raises:
+        StartError: there is none, or it is no recipe; the message names the key.
+    """
+    ours = known_recipes()
+    file = ours.get(name_or_file) or Path(name_or_file).expanduser()
+    if not file.is_file():
+        raise StartError(
+            f"there is no recipe {name_or_file}; wanted one of {', '.join(ours)}, or "
+            "a YAML file (docs/table.md)."
+        )
+    try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise StartError(f"{file} is too large for a recipe.")
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        first = (str(error).strip().splitlines() or ["nested too deeply"])[0]
+        raise StartError(f"{file} cannot be read as YAML: {first}.") from error
+    try:
+        return parse_recipe(tree, file)
+    except StartError as error:
+        raise StartError(f"{file}: {error}") from error
+
+
+def parse_recipe(tree: Any, file: Path) -> Recipe:
+    """The recipe of a parsed YAML file.
+
+    Raises:
+        StartError: a key is unknown or missing, or a value of the wrong kind.
+    """
+    top = _Section(tree, "the recipe")
+    data = top.take("data", dict, {})
+    rows = top.take("rows", dict, {})
+    settings = top.take("settings", dict, {})
+    listed = top.take("benchmarks", dict)
+    recipe = Recipe(
+        name=top.take("name", str, file.stem),
+        title=top.take("title", str, file.stem),
+        data={str(name): str(what) for name, what in data.items()},
+        rows={str(name): _row(str(name), row) for name, row in rows.items()},
+        settings={str(name): _setting(str(name), s) for name, s in settings.items()},
+        benchmarks=tuple(_benchmark(str(n), entry) for n, entry in listed.items()),
+        file=file,
+    )
+    top.end()
+    _check_references(recipe)
+    return recipe
+
+
+def _row(name: str, tree: Any) -> Benchmark | None:
+    if tree in (None, {}):
+        return None
+    if not isinstance(tree, Mapping):
+        raise StartError(f"rows.{name} is {tree!r}; wanted keys and values, or {{}}.")
+    return _benchmark(name, {"kind": "train", **tree}, place=f"rows.{name}")
+
+
+def _setting(name: str, tree: Any) -> tuple[str, ...]:
+    if not isinstance(tree, list) or not all(isinstance(line, str) for line in tree):
+        raise StartError(f"settings.{name} is {tree!r}; wanted a list of overrides.")
+    return tuple(tree)
+
+
+def _benchmark(name: str, tree: Any, place: str | None = None) -> Benchmark:
+    place = place or f"benchmarks.{name}"
+    section = _Section(tree, place)
+    kind = section.take("kind", str)
+    if kind not in KINDS:
+        raise StartError(f"{place}.kind is {kind!r}; wanted one of {', '.join(KINDS)}.")
+    on_features = kind in ON_FEATURES
+    entry = Benchmark(
+        name=name,
+        kind=kind,
+        protocol=" ".join(section.take("protocol", str, "").split()),
+        config=None if on_features else section.take("config", str),
+        data=None if on_features else section.take("data", str),
+        subset=_subset(
+            section.take("subset", (dict, type(None)), None), f"{place}.subset"
+        ),
+        batch=section.count("batch"),
+        epochs=section.count("epochs"),
+        least_steps=section.count("least_steps") or 0,
+        overrides=tuple(map(str, section.take("overrides", list, []))),
+        features=section.take("features", str) if on_features else None,
+        options=_options(kind, section, place),
+        columns=tuple(
+            _column(str(column), entry, f"{place}.columns.{column}")
+            for column, entry in section.take("columns", dict, {}).items()
+        ),
+    )
+    section.end()
+    return entry
+
+
+def _options(kind: str, section: "_Section", place: str) -> dict[str, Any]:
+    """The settings of the kinds on features; absent ones keep the tool's default."""
+    if kind == "knn":
+        found = {
+            "k": section.numbers("k", (20, 200)),
+            "temperature": section.numbers("temperature", (0.07,)),
+        }
+        if any(int(k) != k for k in found["k"]):
+            raise StartError(f"{place}.k is {list(found['k'])}; wanted whole numbers.")
+        return {**found, "k": tuple(map(int, found["k"]))}
+    if kind == "svm":
+        return {"costs": section.numbers("costs", ()), "folds": section.count("folds")}
+    if kind == "low_shot_svm":
+        return {
+            "k": tuple(map(int, section.numbers("k", ()))),
+            "samples": section.count("samples"),
+            "costs": section.numbers("costs", ()),
+        }
+    return {}
+
+
+def _subset(tree: Any, place: str) -> Subset | None:
+    if tree is None:
+        return None
+    section = _Section(tree, place)
+    per_class, share = section.count("per_class"), section.take("share", _NUMBERS, None)
+    seed = section.take("seed", int, 0)
+    section.end()
+    if (per_class is None) == (share is None):
+        raise StartError(f"{place} wants per_class or share, and one of them only.")
+    if share is not None and not 0 < share <= 1:
+        raise StartError(f"{place}.share is {share}; wanted a number in (0, 1].")
+    return Subset(per_class, share, seed)
+
+
+def _column(name: str, tree: Any, place: str) -> Column:
+    section = _Section(tree, place)
+    quoted = section.take("quoted", dict, {})
+    for row, figure in quoted.items():
+        if not isinstance(figure, _NUMBERS) or isinstance(figure, bool):
+            raise StartError(f"{place}.quoted.{row} is {figure!r}; wanted a number.")
+    column = Column(
+        name=name,
+        title=section.take("title", str, name),
+        metric=section.take("metric", str),
+        unit=section.take("unit", str, "%"),
+        more_is_better=section.take("more_is_better", bool, True),
+        quoted={str(row): float(figure) for row, figure in quoted.items()},
+        source=section.take("source", str, ""),
+    )
+    section.end()
+    if column.quoted and not column.source:
+        raise StartError(f"{place}.quoted has figures but no source; add `source:`.")
+    return column
+
+
+def _check_references(recipe: Recipe) -> None:
+    """Data sets and features that are named must be there; columns once only."""
+    if not recipe.benchmarks:
+        raise StartError("benchmarks is empty; wanted at least one.")
+    kinds = {entry.name: entry.kind for entry in recipe.benchmarks}
+    of_cost = [kind == "cost" for kind in kinds.values()]
+    if any(of_cost) != all(of_cost) or any(of_cost) != bool(recipe.settings):
+        raise StartError(
+            "settings and benchmarks of kind cost go together, and with no others; "
+            f"got settings {list(recipe.settings)} and kinds {sorted(kinds.values())}."
+        )
+    if recipe.settings and recipe.rows:
+        raise StartError("a recipe has rows or settings, not both.")
+    trained = [entry for entry in recipe.rows.values() if entry is not None]
+    for entry in (*recipe.benchmarks, *trained):
+        if entry.data is not None and entry.data not in recipe.data:
+            raise StartError(
+                f"{entry.name} names the data {entry.data}, which `data` does not "
+                f"have{_nearest(entry.data, recipe.data)}."
+            )
+        if entry.features is not None and kinds.get(entry.features) != "features":
+            raise StartError(
+                f"{entry.name} takes the features of {entry.features}, which is no "
+                f"benchmark of kind features{_nearest(entry.features, kinds)}."
+            )
+    names = [column.name for column in recipe.columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise StartError(f"two columns are called {twice[0]}; names are unique.")
+
+
+class _Section:
+    """A mapping whose keys must all be known."""
+
+    def __init__(self, tree: Any, place: str):
+        if not isinstance(tree, Mapping):
+            raise StartError(f"{place} is {tree!r}; wanted keys and values.")
+        self._tree, self._place, self._asked = dict(tree), place, set[str]()
+
+    def take(self, key: str, kind: Any, default: Any = ...) -> Any:
+        """The value, of this kind; the default where the key is missing."""
+        self._asked.add(key)
+        if key not in self._tree:
+            if default is ...:
+                raise StartError(f"{self._place} has no `{key}`, which is needed.")
+            return default
+        value = self._tree[key]
+        wrong = isinstance(value, bool) and kind is not bool
+        if wrong or not isinstance(value, kind):
+            names = kind if isinstance(kind, tuple) else (kind,)
+            wanted = " or ".join(_WORDS[one] for one in names)
+            raise StartError(f"{self._place}.{key} is {value!r}; wanted {wanted}.")
+        return value
+
+    def count(self, key: str) -> int | None:
+        """A whole number of at least 1, or None."""
+        value = self.take(key, int, None)
+        if value is not None and value < 1:
+            raise StartError(f"{self._place}.{key} is {value}; wanted at least 1.")
+        return value
+
+    def numbers(self, key: str, default: tuple[float, ...]) -> tuple[float, ...]:
+        """Positive numbers: a list, or one."""
+        value = self.take(key, (list, int, float), list(default))
+        entries = value if isinstance(value, list) else [value]
+        for entry in entries:
+            good = isinstance(entry, _NUMBERS) and not isinstance(entry, bool)
+            if not good or not entry > 0:
+                raise StartError(
+                    f"{self._place}.{key} holds {entry!r}; wanted numbers above 0."
+                )
+        return tuple(entries)
+
+    def end(self) -> None:
+        """Refuses keys that nobody asked for."""
+        for key in self._tree:
+            if key not in self._asked:
+                raise StartError(
+                    f"{self._place} has an unknown key `{key}`"
+                    f"{_nearest(str(key), self._asked)}."
+                )
+
+
+_WORDS = {
+    dict: "keys and values",
+    list: "a list",
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
+
+
+def _nearest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, [str(k) for k in known], n=1)
+    return f"; did you mean `{close[0]}`?" if close else f" ({', '.join(known)})"

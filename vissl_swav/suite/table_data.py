@@ -1,0 +1,269 @@
+"""The data sets of a transfer table: image folders, or the host's lists of files."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vissl_swav.data import folders, subsets
+from vissl_swav.data.errors import DataError
+from vissl_swav.host.quoting import quoted
+from vissl_swav.suite.recipe import Recipe, Subset
+from vissl_swav.suite.table_rows import Row
+
+_SPLITS = (("train",), ("test", "val"))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training or test images.
+
+    Attributes:
+        images: a folder with one folder a class, or a `.npy` list of paths.
+        labels: None for folders, else the `.npy` list: (N,), or (N, C) of 1, 0, -1.
+        num_images: in it.
+    """
+
+    images: Path
+    labels: Path | None
+    num_images: int
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set with labels.
+
+    Attributes:
+        name: in the recipe.
+        train: training images.
+        test: test images.
+        num_classes: in both.
+        identity: tells it from other data; files that change inside do not change it.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    num_classes: int
+    identity: str
+
+    def overrides(self, *, test: bool = True) -> list[str]:
+        """Where the images are, for the host's command line.
+
+        Args:
+            test: of both splits, with labels; else of the training images alone, which
+                the run reads in its own way.
+        """
+        if not test:
+            return [f"config.DATA.TRAIN.DATA_PATHS=[{quoted(self.train.images)}]"]
+        lines = []
+        for name, split in (("TRAIN", self.train), ("TEST", self.test)):
+            source = "disk_folder" if split.labels is None else "disk_filelist"
+            place = f"config.DATA.{name}"
+            lines += [
+                f"{place}.DATA_SOURCES=[{source}]",
+                f"{place}.LABEL_SOURCES=[{source}]",
+                f"{place}.DATA_PATHS=[{quoted(split.images)}]",
+                f"{place}.COPY_TO_LOCAL_DISK=false",
+            ]
+            if split.labels is not None:
+                lines.append(f"{place}.LABEL_PATHS=[{quoted(split.labels)}]")
+        return lines
+
+
+def find_data(
+    recipe: Recipe, given: Sequence[str], rows: Sequence[Row]
+) -> dict[str, DataSet]:
+    """The recipe's data sets that there are, by name.
+
+    One that is not given is looked for beside the first checkpoint's own images, where
+    the recipe has one data set only.
+
+    Args:
+        recipe: which sets it wants.
+        given: `NAME=PATH` of the command line; a PATH alone where the recipe has one.
+        rows: of the table.
+
+    Raises:
+        DataError: a name that the recipe does not have, or data that cannot be used.
+    """
+    paths = _named(recipe, given)
+    if not paths and len(recipe.data) == 1:
+        beside = _beside(rows)
+        if beside is not None:
+            paths = {next(iter(recipe.data)): beside}
+    return {name: read(name, path) for name, path in paths.items()}
+
+
+def _named(recipe: Recipe, given: Sequence[str]) -> dict[str, Path]:
+    paths = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals or Path(text).exists():
+            if len(recipe.data) != 1:
+                raise DataError(
+                    f"--data is {text}; wanted NAME=PATH, since recipe {recipe.name} "
+                    f"has the data sets {', '.join(recipe.data)}."
+                )
+            name, path = next(iter(recipe.data)), text
+        if name not in recipe.data:
+            raise DataError(
+                f"--data names {name}, which recipe {recipe.name} does not have; its "
+                f"data sets are {', '.join(recipe.data)}."
+            )
+        if name in paths:
+            raise DataError(f"--data names {name} twice.")
+        paths[name] = Path(path).expanduser()
+    return paths
+
+
+def _beside(rows: Sequence[Row]) -> Path | None:
+    """The folder above the first run's own images, where it has both splits."""
+    for row in rows[:1]:
+        for path in row.saved.train_paths[:1] if row.saved else ():
+            root = Path(path).parent
+            if Path(path).name == "train" and any(
+                (root / name).is_dir() for name in ("test", "val")
+            ):
+                return root
+    return None
+
+
+def read(name: str, path: Path) -> DataSet:
+    """A data set at a path: folders, or lists as the host's scripts write them.
+
+    Raises:
+        DataError: neither is there, or it cannot be used.
+    """
+    path = path.resolve() if path.exists() else path
+    if (path / "train_images.npy").is_file():
+        return _lists(name, path)
+    if (path / "ImageSets" / "Main").is_dir():
+        raise DataError(
+            f"{path} is a VOC tree. Make lists of it first: python -m "
+            "extra_scripts.datasets.create_voc_data_files --data_source_dir "
+            f"{path} --output_dir LISTS; then --data {name}=LISTS."
+        )
+    found = folders.find_splits(path)
+    train = folders.check_image_folder(found.train, min_images=2)
+    test = folders.check_image_folder(found.test, min_images=1)
+    folders.check_same_classes(train, test)
+    counts = [train.images_per_class, test.images_per_class]
+    return DataSet(
+        name,
+        Split(train.path, None, train.num_images),
+        Split(test.path, None, test.num_images),
+        len(train.images_per_class),
+        _identity(str(path), json.dumps(counts, sort_keys=True)),
+    )
+
+
+def _lists(name: str, path: Path) -> DataSet:
+    splits, classes = [], []
+    for names in _SPLITS:
+        stem = next((s for s in names if (path / f"{s}_images.npy").is_file()), None)
+        if stem is None:
+            raise DataError(
+                f"{path} has train_images.npy but no test_images.npy or val_images.npy."
+            )
+        images, labels = path / f"{stem}_images.npy", path / f"{stem}_labels.npy"
+        if not labels.is_file():
+            raise DataError(f"{path} has {images.name} but no {labels.name}.")
+        listed, marks = _array(images), _array(labels)
+        if len(listed) != len(marks) or not len(listed):
+            raise DataError(
+                f"{images} has {len(listed)} entries and {labels.name} {len(marks)}; "
+                "wanted as many of both, and at least one."
+            )
+        splits.append(Split(images, labels, len(listed)))
+        classes.append(marks.shape[1] if marks.ndim == 2 else int(marks.max()) + 1)
+    digest = _identity(str(path), *(_file_digest(s.labels) for s in splits))
+    return DataSet(name, splits[0], splits[1], max(classes), digest)
+
+
+def _array(file: Path) -> np.ndarray:
+    try:
+        return np.load(file, allow_pickle=False, mmap_mode="r")
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(
+            f"{file} cannot be read as a NumPy array ({error}); wanted the lists that "
+            "the host's extra_scripts/datasets write."
+        ) from error
+
+
+def _file_digest(file: Path | None) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file is not None else ""
+
+
+def _identity(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def take_subset(data: DataSet, subset: Subset, folder: Path) -> DataSet:
+    """The data set with a part of its training images, made once below `folder`.
+
+    Raises:
+        DataError: a class has fewer images than are asked for.
+    """
+    amount = f"{subset.per_class}-a-class" if subset.per_class else f"{subset.share:g}"
+    target = folder / f"{data.name}-{data.identity[:6]}-{amount}-seed{subset.seed}"
+    if not target.exists():
+        scratch = target.with_name(f".{target.name}-unfinished")
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.parent.mkdir(parents=True, exist_ok=True)
+        if data.train.labels is None:
+            subsets.subsample_folder(
+                data.train.images,
+                scratch,
+                per_class=subset.per_class,
+                share=subset.share,
+                seed=subset.seed,
+            )
+        else:
+            _sublists(data, subset, scratch)
+        scratch.rename(target)
+    train = _subset_split(data, target)
+    identity = _identity(data.identity, target.name)
+    return DataSet(data.name, train, data.test, data.num_classes, identity)
+
+
+def _subset_split(data: DataSet, target: Path) -> Split:
+    if data.train.labels is not None:
+        images, labels = target / "train_images.npy", target / "train_labels.npy"
+        return Split(images, labels, len(_array(images)))
+    count = sum(map(len, folders.list_images(target).values()))
+    return Split(target, None, count)
+
+
+def _sublists(data: DataSet, subset: Subset, target: Path) -> None:
+    assert data.train.labels is not None
+    images, labels = _array(data.train.images), np.asarray(_array(data.train.labels))
+    if labels.ndim != 1:
+        raise DataError(
+            f"{data.train.labels} holds {labels.shape[1]} labels an image; a part by "
+            "class wants one."
+        )
+    generator = np.random.default_rng(subset.seed)
+    chosen: list[np.ndarray] = []
+    for number in np.unique(labels[labels >= 0]):
+        places = np.flatnonzero(labels == number)
+        count = subset.per_class or max(1, round(len(places) * (subset.share or 0.0)))
+        if count > len(places):
+            raise DataError(
+                f"class {number} of {data.train.labels} has {len(places)} images, "
+                f"fewer than {count}."
+            )
+        chosen.append(generator.permutation(places)[:count])
+    order = np.sort(np.concatenate(chosen))
+    target.mkdir(parents=True)
+    np.save(target / "train_images.npy", np.asarray(images)[order])
+    np.save(target / "train_labels.npy", labels[order])
+
+
+def missing(recipe: Recipe, data: Mapping[str, DataSet]) -> dict[str, str]:
+    """The data sets that there are not, and what they would be."""
+    return {name: what for name, what in recipe.data.items() if name not in data}
