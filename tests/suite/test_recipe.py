@@ -80,7 +80,7 @@ def test_every_config_that_ours_name_is_there(host):
 def test_what_is_read():
     found = parse_recipe(recipe(), FILE)
     assert [entry.kind for entry in found.benchmarks] == ["features", "knn", "train"]
-    assert found.benchmarks[1].options == {"k": (1, 5), "temperature": (0.07,)}
+    assert found.benchmarks[1].options == {"k": (1, 5), "temperature": (0.1,)}
     assert [column.title for column in found.columns] == ["knn", "Linear"]
     assert found.name == "mine" and found.rows == {}
 

@@ -12,7 +12,7 @@ import table_fakes
 from vissl_swav.data.errors import DataError
 from vissl_swav.host.errors import StartError
 from vissl_swav.suite import stage, table, table_data, table_outputs, table_runs
-from vissl_swav.suite.recipe import Subset
+from vissl_swav.suite.recipe import Subset, load_recipe
 from vissl_swav.suite.table_rows import checkpoint_rows
 
 
@@ -377,9 +377,32 @@ def test_values_in_hydras_grammar(value, text):
     assert table_runs.value_text(value) == text
 
 
-def test_the_last_batch_is_never_one_image(images):
-    data = table_data.read("main", images)
+def of_size(count):
+    return table_data.DataSet(
+        "main",
+        table_data.Split(None, None, count),
+        table_data.Split(None, None, 1),
+        2,
+        "",
+    )
+
+
+@pytest.mark.parametrize("count", [32, 33, 127, 128, 129, 255, 256, 257, 4993, 5000])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_no_step_has_a_single_image(count, processes):
+    machine = table_runs.Machine("cpu", processes, 0)
+    batch = table_runs._batch(128, of_size(count), machine)
+    total = batch * processes
+    assert total <= count and count % total != 1
+    assert total >= min(count, 128) - 2 * processes
+
+
+@pytest.mark.parametrize(
+    ("count", "epochs"), [(5000, 6), (2560, 6), (150, 60), (3, 120)]
+)
+def test_a_probe_takes_enough_steps(count, epochs):
+    """Six epochs, and 120 steps at least: batch norm needs them."""
+    entry = load_recipe("quickstart").benchmarks[-1]
     one = table_runs.Machine("cpu", 1, 0)
-    assert table_runs._batch(64, data, one) == 30
-    assert table_runs._batch(29, data, one) == 28
-    assert table_runs._batch(16, data, table_runs.Machine("cpu", 2, 0)) == 8
+    batch = table_runs._batch(entry.batch, of_size(count), one)
+    assert table_runs._epochs(entry, of_size(count), batch) == epochs

@@ -119,11 +119,6 @@ def batch_of(config: str) -> int:
     return settings.batch_of_one_process(_tree(config))
 
 
-def epochs_of(config: str) -> int:
-    """Training epochs of one of our configs."""
-    return settings.num_epochs(_tree(config))
-
-
 def _tree(config: str) -> dict[str, Any]:
     """What the file itself holds, without what it is laid over."""
     group, _, name = f"config/{config}".rpartition("/")

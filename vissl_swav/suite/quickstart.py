@@ -6,6 +6,7 @@ the output folder. Stages that have finished are not run again.
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from dataclasses import asdict
@@ -14,22 +15,22 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
-from vissl_swav.data import folders
 from vissl_swav.data.errors import DataError
 from vissl_swav.host import settings
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.quoting import quoted
-from vissl_swav.suite import features, figures, stage
-from vissl_swav.suite.job import Job, Splits, batch_of, check_free, epochs_of, find_data
+from vissl_swav.suite import figures, stage, table
+from vissl_swav.suite.job import Job, Splits, check_free, find_data
+from vissl_swav.suite.recipe import load_recipe
+from vissl_swav.suite.table_data import data_set
+from vissl_swav.suite.table_jobs import Place
+from vissl_swav.suite.table_outputs import TransferTable
+from vissl_swav.suite.table_rows import checkpoint_rows, other_rows
+from vissl_swav.suite.table_runs import Machine
 from vissl_swav.train import INSTALL_LINE, have_host
 
 METHODS = tuple(settings.LOSSES)
-LAYER = "res5avg"
-NUM_NEIGHBORS = 20
-LEAST_PROBE_STEPS = 120
 
 
 def main(options: argparse.Namespace) -> int:
@@ -75,37 +76,61 @@ def run(out: Path, job: Job) -> dict[str, Any]:
     for path in (out, job.data):
         quoted(path)  # Raises what would stop the first run of the host.
     started = time.perf_counter()
+    console = Console(stderr=True)
     columns = (
         TextColumn("{task.description:34}"),
         BarColumn(),
         TextColumn("{task.fields[text]:>24}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console) as progress:
         splits = _Stage(progress, "data")(lambda report: find_data(out, job, report))
         pretrained = out / "pretrain"
         _Stage(progress, f"pretrain ({job.method})")(
             lambda report: _pretrain(pretrained, job, splits, report)
         )
-        checkpoint = _checkpoint(pretrained)
-        rows = {
-            trunk: _evaluate(progress, out / trunk, trunk, weights, job, splits)
-            for trunk, weights in ((job.method, checkpoint), ("random trunk", None))
-        }
+    order = _order(out, job, splits, pretrained)
+    found, interrupted = table.run(order, console)
+    table.write(found, order)
+    if interrupted:
+        raise KeyboardInterrupt
+    failed = table.failures(found)
+    if failed:
+        row, name, outcome = failed[0]
+        raise stage.StageFailed(f"{row}, {name}: {outcome.message}", 1)
     curve = stage.steps(pretrained)
     results = {
         "job": asdict(job),
         "num_train": splits.train.num_images,
         "num_test": splits.test.num_images,
         "num_classes": len(splits.train.images_per_class),
-        "rows": rows,
+        "rows": {row: _figures(found, row) for row in found.rows},
         "final_loss": curve[-1]["loss"] if curve else None,
         "seconds": round(time.perf_counter() - started, 1),
     }
     (out / "results.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
     figures.loss_curve(out / "curves.png", curve, pretrained / "train_config.yaml")
-    _show(results, out, checkpoint)
+    _show(found, results, out)
     return results
+
+
+def _order(out: Path, job: Job, splits: Splits, pretrained: Path) -> table.Order:
+    """The table's benchmarks on the checkpoint and on a random trunk."""
+    rows = checkpoint_rows([f"{job.method}={pretrained}"])
+    recipe = load_recipe("quickstart")
+    return table.Order(
+        recipe,
+        rows + other_rows(recipe.rows, rows[0], job.seed),
+        {"main": data_set("main", splits.train, splits.test)},
+        Place(out / "table", Machine("cpu", 1, 0), job.seed),
+    )
+
+
+def _figures(found: TransferTable, row: str) -> dict[str, float]:
+    """By column, in per cent."""
+    columns = found.recipe.columns
+    values = {column.name: found.figure(row, column) for column in columns}
+    return {name: round(v, 2) for name, v in values.items() if v is not None}
 
 
 class _Stage:
@@ -151,111 +176,24 @@ def _checkpoint(folder: Path, *, missing_ok: bool = False) -> Path | None:
     return found[-1] if found else None
 
 
-def _evaluate(
-    progress: Progress,
-    folder: Path,
-    trunk: str,
-    weights: Path | None,
-    job: Job,
-    splits: Splits,
-) -> dict[str, float]:
-    """k-NN and linear accuracy in percent of one frozen trunk."""
-    common = [
-        f"config.DATA.TRAIN.DATA_PATHS=[{quoted(splits.train.path)}]",
-        f"config.DATA.TEST.DATA_PATHS=[{quoted(splits.test.path)}]",
-        f"config.DATA.TRAIN.BATCHSIZE_PER_REPLICA={_evaluation_batch(splits.train)}",
-        f"config.SEED_VALUE={job.seed}",
-    ]
-    if weights is not None:
-        common.append(f"config.MODEL.WEIGHTS_INIT.PARAMS_FILE={quoted(weights)}")
-    knn, linear = folder / "features", folder / "linear"
-    _Stage(progress, f"k-NN ({trunk})")(
-        lambda _: (
-            None
-            if list(knn.glob(f"*_test_{LAYER}_features.npy"))
-            else stage.run(
-                "Feature extraction",
-                [
-                    "config=benchmark/knn/small_images",
-                    "engine_name=extract_features",
-                    *common,
-                ],
-                knn,
-            )
-        )
-    )
-    accuracy = features.knn_accuracy(knn, LAYER, num_neighbors=(NUM_NEIGHBORS,))
-    _Stage(progress, f"linear probe ({trunk})")(
-        lambda report: (
-            None
-            if _checkpoint(linear, missing_ok=True)
-            else stage.run(
-                "Linear probe",
-                [
-                    "config=benchmark/linear/small_images",
-                    f"config.OPTIMIZER.num_epochs={_probe_epochs(splits.train)}",
-                    "config.MODEL.HEAD.PARAMS=[[eval_mlp,{in_channels:128,"
-                    f"dims:[128,{len(splits.train.images_per_class)}]}}]]",
-                    *common,
-                ],
-                linear,
-                report,
-            )
-        )
-    )
-    return {
-        f"knn_{NUM_NEIGHBORS}": round(accuracy[NUM_NEIGHBORS], 2),
-        "linear": round(_linear_accuracy(linear), 2),
-    }
-
-
-def _evaluation_batch(train: folders.ImageFolderReport) -> int:
-    """The configs' batch, smaller where the folder is, and never one image over."""
-    batch = min(batch_of("benchmark/small_images"), train.num_images)
-    # The probe's batch norm refuses a last batch of one image.
-    return batch - 1 if train.num_images % batch == 1 else batch
-
-
-def _probe_epochs(train: folders.ImageFolderReport) -> int:
-    """The config's epochs, more where few images make few steps.
-
-    The probe's batch norm needs a hundred steps until its statistics are settled.
-    """
-    steps_per_epoch = -(-train.num_images // _evaluation_batch(train))
-    least = -(-LEAST_PROBE_STEPS // steps_per_epoch)
-    return max(epochs_of("benchmark/linear/small_images"), least)
-
-
-def _linear_accuracy(folder: Path) -> float:
-    """Top-1 in percent after the last epoch, from the host's metrics file."""
-    lines = (folder / "metrics.json").read_text(encoding="utf-8").splitlines()
-    measured = [json.loads(line) for line in lines if line.strip()]
-    last = [m["test_accuracy_list_meter"] for m in measured if _has_test(m)][-1]
-    return float(next(iter(last["top_1"].values())))
-
-
-def _has_test(measured: dict[str, Any]) -> bool:
-    return "test_accuracy_list_meter" in measured
-
-
-def _show(results: dict[str, Any], out: Path, checkpoint: Path | None) -> None:
-    # As Text: a path may hold what rich takes for markup.
-    table = Table(title=Text(f"Frozen features on {results['job']['data']}"))
-    table.add_column("trunk")
-    table.add_column(f"k-NN (k={NUM_NEIGHBORS}), %", justify="right")
-    table.add_column("linear probe, %", justify="right")
-    for name, row in results["rows"].items():
-        table.add_row(
-            name, f"{row[f'knn_{NUM_NEIGHBORS}']:.1f}", f"{row['linear']:.1f}"
-        )
+def _show(found: TransferTable, results: dict[str, Any], out: Path) -> None:
+    table.show(found, out / "table")
     chance = 100.0 / results["num_classes"]
-    table.add_row("chance", f"{chance:.1f}", f"{chance:.1f}")
-    console = Console(file=sys.stdout)
-    console.print(table)
-    console.print(
-        f"{results['num_train']} training and {results['num_test']} test images, "
+    checkpoint = _checkpoint(out / "pretrain")
+    Console(file=sys.stdout).print(
+        f"Chance is {chance:.1f} %. {results['num_train']} training and "
+        f"{results['num_test']} test images of {results['job']['data']}, "
         f"{results['seconds']} s. Checkpoint: {checkpoint}\n"
-        f"Config, metrics, logs and curves.png: {out}",
+        f"Config, metrics, logs and curves.png: {out}\n"
+        "All benchmarks, with a supervised row: vissl-swav table "
+        f"{shlex.quote(str(out / 'pretrain'))} --out {shlex.quote(str(out / 'all'))} "
+        f"--data main={shlex.quote(_data_root(results, out))}",
         soft_wrap=True,
         markup=False,
     )
+
+
+def _data_root(results: dict[str, Any], out: Path) -> str:
+    """The folder with the splits that the run used."""
+    below = {"embedded": out / "data"}.get(results["job"]["data"], out / "subset")
+    return str(below if below.is_dir() else results["job"]["data"])

@@ -16,9 +16,9 @@
         kind: knn               # on the features of another benchmark
         features: features
         k: [20, 200]
-        temperature: [0.07]
+        temperature: [0.1]
         columns:
-          knn_20: {title: 20-NN, metric: k20_t0.07_top1}
+          knn_20: {title: 20-NN, metric: k20_t0.1_top1}
       linear:
         kind: train             # the host's trainer
         config: benchmark/linear/small_images
@@ -259,7 +259,7 @@ def _options(kind: str, section: "_Section", place: str) -> dict[str, Any]:
     if kind == "knn":
         found = {
             "k": section.numbers("k", (20, 200)),
-            "temperature": section.numbers("temperature", (0.07,)),
+            "temperature": section.numbers("temperature", (0.1,)),
         }
         if any(int(k) != k for k in found["k"]):
             raise StartError(f"{place}.k is {list(found['k'])}; wanted whole numbers.")

@@ -1,8 +1,11 @@
 """`vissl-swav table`: a recipe's benchmarks on checkpoints, and the table of them."""
 
 import argparse
+import contextlib
 import json
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -241,7 +244,7 @@ def run(
     outcomes: dict[str, dict[str, Outcome]] = {row.name: {} for row in order.rows}
     trained = [row for row in order.rows if row.training is not None]
     total = len(order.rows) * len(order.recipe.benchmarks) + len(trained)
-    with _Display(console, total) as display:
+    with _Display(console, total) as display, _terminated_as_interrupted():
         try:
             for row in order.rows:
                 asked = order.only is None or row.name == order.only
@@ -256,6 +259,23 @@ def run(
             return TransferTable(order.recipe, names, outcomes), True
     names = [row.name for row in order.rows]
     return TransferTable(order.recipe, names, outcomes), False
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends the run that is under way, too; it leaves a checkpoint."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run_row(

@@ -152,13 +152,20 @@ def read(name: str, path: Path) -> DataSet:
     train = folders.check_image_folder(found.train, min_images=2)
     test = folders.check_image_folder(found.test, min_images=1)
     folders.check_same_classes(train, test)
+    return data_set(name, train, test)
+
+
+def data_set(
+    name: str, train: folders.ImageFolderReport, test: folders.ImageFolderReport
+) -> DataSet:
+    """Of two folders that have been checked."""
     counts = [train.images_per_class, test.images_per_class]
     return DataSet(
         name,
         Split(train.path, None, train.num_images),
         Split(test.path, None, test.num_images),
         len(train.images_per_class),
-        _identity(str(path), json.dumps(counts, sort_keys=True)),
+        _identity(str(train.path), str(test.path), json.dumps(counts, sort_keys=True)),
     )
 
 

@@ -79,10 +79,8 @@ def host_overrides(
     if batch:
         lines.append(f"config.DATA.TRAIN.BATCHSIZE_PER_REPLICA={batch}")
     if entry.epochs:
-        images = (batch or 1) * machine.processes
-        steps_per_epoch = -(-data.train.num_images // images)
-        epochs = max(entry.epochs, -(-entry.least_steps // steps_per_epoch))
-        lines.append(f"config.OPTIMIZER.num_epochs={epochs}")
+        total = (batch or 1) * machine.processes
+        lines.append(f"config.OPTIMIZER.num_epochs={_epochs(entry, data, total)}")
     values = substitutions(row.saved, data)
     return [
         *lines,
@@ -133,6 +131,12 @@ def _batch(wanted: int, data: DataSet, machine: Machine) -> int:
     # Batch norm refuses a last batch of one image.
     leaves_one = batch > 2 and images % (batch * machine.processes) == 1
     return batch - 1 if leaves_one else batch
+
+
+def _epochs(entry: Benchmark, data: DataSet, batch: int) -> int:
+    """The recipe's epochs, more where few images make few steps."""
+    steps_per_epoch = -(-data.train.num_images // batch)
+    return max(entry.epochs or 1, -(-entry.least_steps // steps_per_epoch))
 
 
 def substitutions(trunk: SavedTrunk | None, data: DataSet) -> dict[str, str]:
