@@ -16,6 +16,7 @@ from vissl_swav.host import (
     auto_scale,
     automatic,
     config_keys,
+    ours_flag,
     plan_facts,
     preflight,
     settings,
@@ -34,7 +35,8 @@ _REFUSALS = (
 def compose(overrides: Sequence[str]) -> tuple[Any, Any]:
     """The host's (arguments, config) for its command-line overrides, checked.
 
-    `data=PATH` among them stands for the host's keys (`data_override`).
+    `data=PATH` among them stands for the host's keys (`data_override`), and `--ours`
+    for the translation of the host's loss (`ours_flag`).
 
     Raises:
         StartError: hydra refuses an override, one does not arrive, or a key is unknown.
@@ -51,6 +53,13 @@ def compose(overrides: Sequence[str]) -> tuple[Any, Any]:
         raise StartError("no config named; wanted config=pretrain/swav/..., say.")
     plain = without_data(overrides)
     try:
+        overrides = ours_flag.apply(
+            overrides,
+            lambda lines: OmegaConf.to_container(
+                compose_hydra_configuration(without_data(lines)).config
+            ),
+        )
+        plain = without_data(overrides)
         composed = compose_hydra_configuration(plain)
         if len(plain) != len(overrides):
             labelled = settings.wants_labels(composed.config)
