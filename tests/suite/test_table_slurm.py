@@ -84,7 +84,7 @@ def test_a_whole_table(host, tmp_path, capfd):
         *(run, "--suite", recipe, "--data", f"main={images}", "--columns", "linear"),
         *("--only-checkpoints", "--out", tmp_path / "out", "--slurm", "cluster=local"),
     )
-    table.main(line)
+    assert table.main(line) == 1
     kept = json.loads((tmp_path / "out" / "table.json").read_text())
-    assert kept["rows"]["swav"]["linear"]["state"] == "not run"
+    assert kept["rows"]["swav"]["linear"]["state"] == "failed"
     assert list((tmp_path / "out" / "slurm").glob("*_log.out"))

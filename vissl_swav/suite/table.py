@@ -79,7 +79,7 @@ class Order:
         data: the recipe's data sets that there are.
         place: where runs and results go.
         only: the row to run; None for all.
-        collect: take what there is, run nothing.
+        absent: state and message of what has not finished, where nothing is run.
     """
 
     recipe: Recipe
@@ -87,7 +87,7 @@ class Order:
     data: Mapping[str, DataSet]
     place: Place
     only: str | None = None
-    collect: bool = False
+    absent: tuple[str, str] | None = None
 
 
 def plan(options: argparse.Namespace) -> Order:
@@ -247,18 +247,23 @@ def run(
     with _Display(console, total) as display, _terminated_as_interrupted():
         try:
             for row in order.rows:
-                asked = order.only is None or row.name == order.only
-                _run_row(
-                    replace(order, collect=collect or not asked),
-                    row,
-                    display,
-                    outcomes[row.name],
-                )
+                absent = _absent(order, row, collect)
+                asked = replace(order, absent=absent)
+                _run_row(asked, row, display, outcomes[row.name])
         except KeyboardInterrupt:
             names = [row.name for row in order.rows]
             return TransferTable(order.recipe, names, outcomes), True
     names = [row.name for row in order.rows]
     return TransferTable(order.recipe, names, outcomes), False
+
+
+def _absent(order: Order, row: Row, collect: bool) -> tuple[str, str] | None:
+    if collect:
+        logs = order.place.out / "slurm"
+        return "failed", f"its job left no result; the logs of SLURM are in {logs}"
+    if order.only not in (None, row.name):
+        return "not run", "--row names another"
+    return None
 
 
 @contextlib.contextmanager
@@ -326,8 +331,9 @@ def _attempt(
             if jobs is not None:
                 jobs[entry.name] = job
             folder = job.folder
-            if order.collect:
-                return job.finished() or Outcome("not run", folder, {})
+            if order.absent is not None:
+                state, message = order.absent
+                return job.finished() or Outcome(state, folder, {}, 0.0, message)
             return job.run(report)
         except DataError as error:
             return Outcome("no data", folder, {}, 0.0, str(error))
