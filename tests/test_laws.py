@@ -21,8 +21,10 @@ LEFT_OF = {
     "health": {"core", "transforms", "data", "health"},
     "compat": {"core", "compat"},
     "conf": {"conf"},
+    "weights": {"core", "compat", "weights"},
     "host": {
-        *("core", "backends", "transforms", "data", "health", "compat", "conf", "host")
+        *("core", "backends", "transforms", "data", "health", "compat", "conf", "host"),
+        "weights",
     },
 }
 LEFT_OF["suite"] = LEFT_OF["host"] | {"suite"}
