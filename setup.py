@@ -72,6 +72,7 @@ setup(
         # Both own the module `faiss`: install one of them, or neither.
         "cpu": ["faiss-cpu>=1.8"],
         "gpu": ["faiss-gpu>=1.15"],
+        "onnx": ["onnx", "onnxscript", "onnxruntime"],
         "dev": [
             "pytest>=8",
             "pytest-timeout",
@@ -80,6 +81,7 @@ setup(
             "pyright[nodejs]==1.1.414",
             "pre-commit",
             "POT",
+            "timm",
             "setuptools>=77",
             "wheel",
         ],

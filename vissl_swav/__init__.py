@@ -26,7 +26,10 @@ _PUBLIC = {
     "Prototypes": "vissl_swav.core.prototypes",
     "SwAV": "vissl_swav.core.swav",
     "collective": "vissl_swav.backends.torch_collective",
+    "load_into": "vissl_swav.weights.matching",
+    "load_weights": "vissl_swav.weights.loading",
     "normalize_rows_": "vissl_swav.core.prototypes",
+    "predictor": "vissl_swav.suite.predictor",
     "sinkhorn": "vissl_swav.core.sinkhorn",
     "swapped_prediction_loss": "vissl_swav.core.swapped_prediction",
 }
@@ -54,10 +57,13 @@ if TYPE_CHECKING:
         swapped_prediction_loss as swapped_prediction_loss,
     )
     from vissl_swav.core.swav import SwAV as SwAV
+    from vissl_swav.suite.predictor import predictor as predictor
     from vissl_swav.transforms.batched_multicrop import (
         BatchedMultiCrop as BatchedMultiCrop,
     )
     from vissl_swav.transforms.multicrop import MultiCrop as MultiCrop
+    from vissl_swav.weights.loading import load_weights as load_weights
+    from vissl_swav.weights.matching import load_into as load_into
 
 
 def __getattr__(name: str) -> object:

@@ -8,7 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 from vissl_swav import __version__
 from vissl_swav.compat import startup
-from vissl_swav.suite import cluster_arguments, table_arguments
+from vissl_swav.suite import (
+    cluster_arguments,
+    export_arguments,
+    table_arguments,
+)
 
 if sys.argv[1:2] != ["doctor"]:
     # At the top, since spawned children re-import the console script's modules. Doctor
@@ -90,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--folder", default=".", help="of the checkpoints to come")
     cluster_arguments.add_commands(commands)
+    export_arguments.add_command(commands)
     table_arguments.add_command(commands)
     return top
 
@@ -118,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from vissl_swav.suite import data_check
 
         return data_check.main(options)
-    if options.command in ("assign", "gallery", "table"):
+    if options.command in ("assign", "export", "gallery", "table"):
         return import_module(f"vissl_swav.suite.{options.command}").main(options)
     from vissl_swav.suite import quickstart
 

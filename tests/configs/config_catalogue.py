@@ -96,8 +96,8 @@ class ConfigFile:
 FILES = [
     ConfigFile(path.relative_to(CONFIGS).with_suffix("").as_posix())
     for path in sorted(CONFIGS.rglob("*.yaml"))
-    # Files of `vissl-swav table`, not of hydra.
-    if "recipes" not in path.parts
+    # Of `vissl-swav table` and of detectron2, not of hydra.
+    if not {"recipes", "detection"} & set(path.parts)
 ]
 BASES = [file for file in FILES if file.is_base]
 RUNS = [file for file in FILES if file.is_run]

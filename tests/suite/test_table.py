@@ -8,6 +8,7 @@ import host_runs
 import numpy as np
 import pytest
 import table_fakes
+import torch
 
 from vissl_swav.data.errors import DataError
 from vissl_swav.host.errors import StartError
@@ -224,6 +225,42 @@ class TestRows:
         lines = table_runs.trunk_overrides(row.trunk)
         assert "++config.MODEL.TRUNK.RESNETS.DEPTH=50" in lines
         assert "++config.MODEL.TRUNK.RESNETS.WIDTH_MULTIPLIER=2" in lines
+
+    def test_weights_of_others(self, host, tmp_path):
+        import torchvision
+
+        from vissl_swav.suite.table_rows import ready
+
+        file = tmp_path / "r50.pth"
+        torch.save(torchvision.models.resnet50().state_dict(), file)
+        (row,) = checkpoint_rows([str(file)])
+        assert (row.trunk.name, row.trunk.feature_dim) == ("resnet", 2048)
+        assert row.trunk.settings["RESNETS.DEPTH"] == 50 and row.is_foreign
+        whole = ready(row, tmp_path / "out")
+        kept = torch.load(whole.weights)["classy_state_dict"]["base_model"]["model"]
+        assert "_feature_blocks.conv1.weight" in kept["trunk"]
+        assert ready(row, tmp_path / "out") == whole
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [({"a": 1}, "was read as a file of weights alone"), (b"", "weights alone")],
+    )
+    def test_a_file_that_holds_no_weights(self, host, tmp_path, content, words):
+        file = tmp_path / "x.pth"
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+        else:
+            torch.save(content, file)
+        with pytest.raises(StartError, match=words):
+            checkpoint_rows([str(file)])
+
+    def test_a_trunk_that_we_cannot_build(self, host, tmp_path):
+        import torchvision
+
+        file = tmp_path / "r18.pth"
+        torch.save(torchvision.models.resnet18().state_dict(), file)
+        with pytest.raises(StartError, match="ResNet-50, -101 or -152"):
+            checkpoint_rows([str(file)])
 
     def test_folders_of_rows_do_not_meet(self, host, tmp_path):
         run = table_fakes.checkpoint(tmp_path / "run")

@@ -33,6 +33,7 @@ from vissl_swav.suite.table_rows import (
     Row,
     checkpoint_rows,
     other_rows,
+    ready,
     setting_rows,
 )
 from vissl_swav.suite.table_runs import Machine
@@ -249,6 +250,7 @@ def run(
             for row in order.rows:
                 absent = _absent(order, row, collect)
                 asked = replace(order, absent=absent)
+                row = ready(row, order.place.out)
                 _run_row(asked, row, display, outcomes[row.name])
         except KeyboardInterrupt:
             names = [row.name for row in order.rows]

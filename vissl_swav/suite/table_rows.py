@@ -3,12 +3,13 @@
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings.saved_trunk import SavedTrunk, saved_trunk
 from vissl_swav.suite.checkpoint_model import CONFIG_NAME, find_checkpoint, read_tree
+from vissl_swav.suite.foreign_rows import foreign_trunk, in_hosts_layout
 from vissl_swav.suite.recipe import Benchmark
 
 _NAMED = re.compile(r"(?P<name>[^=/\\]+)=(?P<path>.+)")
@@ -28,6 +29,7 @@ class Row:
         identity: of the weights: a digest of the file, or what makes them.
         training: the training with labels that makes the weights, of the recipe.
         overrides: of every run of the row.
+        is_foreign: whether `weights` must be written in the host's layout first.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Row:
     identity: str
     training: Benchmark | None = None
     overrides: tuple[str, ...] = ()
+    is_foreign: bool = False
 
     @property
     def trunk(self) -> SavedTrunk:
@@ -54,6 +57,7 @@ class Row:
 def checkpoint_rows(given: Sequence[str]) -> list[Row]:
     """A row for each `PATH` or `NAME=PATH` of a command line.
 
+    A file with no `train_config.yaml` beside it may be one of others (`foreign_rows`).
     A row without a name is called after its method; two of one method after their
     folders, too.
 
@@ -68,7 +72,8 @@ def checkpoint_rows(given: Sequence[str]) -> list[Row]:
         if name is None:
             lone = methods.count(trunk.method) == 1
             name = trunk.method if lone else f"{trunk.method} {_place(file)}"
-        named.append(Row(name, trunk, file, _digest(file)))
+        foreign = not (file.parent / CONFIG_NAME).exists()
+        named.append(Row(name, trunk, file, _digest(file), is_foreign=foreign))
     names = [row.name for row in named]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -76,6 +81,14 @@ def checkpoint_rows(given: Sequence[str]) -> list[Row]:
             f"two rows are called {twice}; name them: NAME=PATH OTHER=PATH."
         )
     return named
+
+
+def ready(row: Row, out: Path) -> Row:
+    """The row with weights that the host loads; others' are written below `out`."""
+    if not row.is_foreign or row.weights is None:
+        return row
+    target = out / "weights" / f"{row.identity[:16]}.torch"
+    return replace(row, weights=in_hosts_layout(row.weights, target), is_foreign=False)
 
 
 def other_rows(
@@ -108,6 +121,8 @@ def _split(text: str) -> tuple[str | None, Path]:
 def _checkpoint(path: Path) -> tuple[SavedTrunk, Path]:
     file = find_checkpoint(path).resolve()
     config = file.parent / CONFIG_NAME
+    if not config.exists() and not path.is_dir():
+        return foreign_trunk(file), file
     try:
         return saved_trunk(read_tree(config)), file
     except StartError as error:
