@@ -15,10 +15,10 @@ def _write_features(folder, split, features, targets):
         np.save(folder / f"rank0_chunk0_{split}_res5_{name}.npy", array)
 
 
-def _config(folder, top_k):
+def _config(folder, top_k, sigma=0.1):
     from vissl.config import AttrDict
 
-    settings = {"SIGMA": 0.1, "TOPK": top_k, "L2_NORM_FEATS": True}
+    settings = {"SIGMA": sigma, "TOPK": top_k, "L2_NORM_FEATS": True}
     return AttrDict(
         {
             "NEAREST_NEIGHBOR": settings,
@@ -44,6 +44,25 @@ def test_the_knn_tool_with_few_images_and_few_classes(tmp_path, top_k):
     )
     top1, top5 = nearest_neighbor_test(_config(tmp_path, top_k), layer_name="res5")
     assert (top1, top5) == (75.0, 100.0)
+
+
+def test_the_knn_tool_with_lists_and_images_without_a_label(tmp_path, caplog):
+    from tools.nearest_neighbor_test import nearest_neighbor_test
+
+    points = np.eye(3).repeat(2, axis=0)
+    _write_features(
+        tmp_path, "train", points, np.array([[0], [-1], [1], [1], [2], [2]])
+    )
+    _write_features(tmp_path, "test", np.eye(3), np.array([[0], [2], [-1]]))
+    caplog.set_level("INFO")
+    found = nearest_neighbor_test(
+        _config(tmp_path, [1, 20], [0.07, 1e6]), layer_name="res5"
+    )
+    # One of the two that count is wrong. Counting heads alone, the first is, too.
+    assert found == (50.0, 100.0)
+    assert caplog.text.count("Total images: 2, Top1: 50.0") == 3
+    assert "5 neighbors (TOPK=20), sigma 1000000.0, 5 training images" in caplog.text
+    assert "Total images: 2, Top1: 0.0" in caplog.text
 
 
 def test_multi_label_targets_are_refused(tmp_path):

@@ -5,7 +5,8 @@
     100 test images ``ValueError: range() arg 3 must not be zero``; ``RuntimeError:
     selected index k out of range`` with fewer training images than TOPK;
     ``RuntimeError: start (0) + length (5) exceeds dimension size`` with fewer than five
-    classes; features of a layer that is not pooled to one row an image are refused.
+    classes; features of a layer that is not pooled to one row an image are refused,
+    and so is a list of TOPK or SIGMA; a label of -1 is an index out of range.
     Host lines: `tools/nearest_neighbor_test.py:39-89`.
     Remedy: the tool's function is replaced by one on
     `vissl_swav.core.nearest_neighbors`, with the same settings, log line and result.
@@ -108,33 +109,45 @@ def classify(module: ModuleType, cfg: Any, layer_name: str) -> tuple[float, floa
 
     Args:
         module: the tool, for its `merge_features` and `get_checkpoint_folder`.
-        cfg: the host's configuration; NEAREST_NEIGHBOR.{SIGMA,TOPK,L2_NORM_FEATS}.
+        cfg: the host's configuration; NEAREST_NEIGHBOR.{SIGMA,TOPK,L2_NORM_FEATS}, the
+            first two a number or a list.
         layer_name: whose features to read from the checkpoint folder.
 
     Returns:
-        Top-1 and top-5 accuracy in per cent.
+        Top-1 and top-5 accuracy in per cent; of the first of each list, all are logged.
     """
     from vissl_swav.core.nearest_neighbors import knn_predict, top_accuracy
 
     settings = cfg.NEAREST_NEIGHBOR
     train, train_labels = _load(module, cfg, "train", layer_name)
     test, test_labels = _load(module, cfg, "test", layer_name)
-    k = min(settings.TOPK, train.shape[0])
-    logging.info(
-        f"k-NN by vissl_swav on {train.device}: {k} neighbors (TOPK={settings.TOPK}), "
-        f"sigma {settings.SIGMA}, {train.shape[0]} training images"
-    )
+    num_labelled = int((train_labels >= 0).sum())
+    used = {k: min(k, num_labelled) for k in _listed(settings.TOPK)}
     predictions = knn_predict(
         train,
         train_labels,
         test,
-        num_neighbors=[k],
-        temperature=settings.SIGMA,
-    )[k]
-    top1 = 100.0 * top_accuracy(predictions, test_labels, top=1)
-    top5 = 100.0 * top_accuracy(predictions, test_labels, top=5)
-    logging.info(f"Total images: {len(test_labels)}, Top1: {top1}, Top5: {top5}")
-    return top1, top5
+        num_neighbors=sorted(set(used.values())),
+        temperatures=_listed(settings.SIGMA),
+    )
+    found = []
+    for wanted, k in used.items():
+        for sigma in _listed(settings.SIGMA):
+            logging.info(
+                f"k-NN by vissl_swav on {train.device}: {k} neighbors (TOPK={wanted}), "
+                f"sigma {sigma}, {num_labelled} training images"
+            )
+            best = predictions[k, sigma]
+            top1 = 100.0 * top_accuracy(best, test_labels, top=1)
+            top5 = 100.0 * top_accuracy(best, test_labels, top=5)
+            total = int((test_labels >= 0).sum())
+            logging.info(f"Total images: {total}, Top1: {top1}, Top5: {top5}")
+            found.append((top1, top5))
+    return found[0]
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _load(module: ModuleType, cfg: Any, split: str, layer_name: str) -> tuple[Any, Any]:

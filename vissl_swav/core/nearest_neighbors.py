@@ -9,158 +9,175 @@ Source: Wu, Xiong, Yu, Lin, "Unsupervised feature learning via non-parametric in
 discrimination" (2018), arXiv 1805.01978, section 3.4.
 
 Symbols: N training rows, M test rows, D dimension, C classes, k neighbours, T
-temperature. Samples are rows.
+temperature. Samples are rows. The search is `core.neighbor_search`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from vissl_swav.core.collective import LOCAL, Collective
+from vissl_swav.core.neighbor_search import Neighbors, Rows, nearest_neighbors
 
-def knn_votes(
-    train_features: Tensor,
+# Test rows whose votes stand in memory at a time.
+_ROWS = 1024
+
+
+def neighbor_votes(
+    neighbors: Neighbors, *, num_neighbors: int, temperature: float, num_classes: int
+) -> Tensor:
+    """Return each class's share of the votes of the nearest `num_neighbors`.
+
+    Args:
+        neighbors: of M test rows, at least `num_neighbors` each.
+        num_neighbors: k.
+        temperature: T, above 0.
+        num_classes: C, more than any label.
+
+    Returns:
+        (M, C) votes; the rows sum to 1. Summed in float64, so that the order of the
+        sum, which a GPU does not fix, decides nothing.
+    """
+    similarity = neighbors.similarity[:, :num_neighbors].double()
+    # The nearest has weight 1: exp(similarity / T) itself overflows at small T.
+    weight = ((similarity - similarity[:, :1]) / temperature).exp()
+    sums = weight.new_zeros(weight.shape[0], num_classes)
+    sums.scatter_add_(1, neighbors.label[:, :num_neighbors], weight)
+    share = sums / sums.sum(dim=1, keepdim=True)
+    return share.to(neighbors.similarity.dtype)
+
+
+def neighbor_classes(
+    neighbors: Neighbors,
+    *,
+    num_neighbors: int,
+    temperature: float,
+    num_classes: int,
+    num_predictions: int = 5,
+) -> Tensor:
+    """Return the classes with the most votes, best first.
+
+    Args:
+        neighbors: of M test rows, at least `num_neighbors` each.
+        num_neighbors: k.
+        temperature: T, above 0.
+        num_classes: C, more than any label.
+        num_predictions: classes to return; fewer if there are fewer classes.
+
+    Returns:
+        (M, min(num_predictions, C)) class indices. Classes with equal votes come in the
+        order of their index.
+    """
+    best = [
+        neighbor_votes(
+            Neighbors(*(column[start : start + _ROWS] for column in neighbors)),
+            num_neighbors=num_neighbors,
+            temperature=temperature,
+            num_classes=num_classes,
+        )
+        .sort(dim=1, descending=True, stable=True)
+        .indices[:, :num_predictions]
+        for start in range(0, neighbors.label.shape[0], _ROWS)
+    ]
+    count = min(num_predictions, num_classes)
+    return torch.cat(best) if best else neighbors.label.new_zeros(0, count)
+
+
+def knn_predict(
+    train_features: Rows,
     train_labels: Tensor,
     test_features: Tensor,
     *,
     num_neighbors: Sequence[int],
-    temperature: float,
+    temperatures: Sequence[float],
+    num_predictions: int = 5,
     num_classes: int | None = None,
     chunk_size: int = 1024,
-) -> dict[int, Tensor]:
-    """Return each class's share of the votes, for each number of neighbours.
-
-    Works on the device of its inputs; memory holds ``chunk_size`` x N similarities.
+    train_chunk_size: int = 16384,
+    collective: Collective = LOCAL,
+    report: Callable[[int, int], object] | None = None,
+) -> dict[tuple[int, float], Tensor]:
+    """Return the best classes, best first, for each k and temperature; one search.
 
     Args:
-        train_features: (N, D).
-        train_labels: (N,) integers in [0, C).
-        test_features: (M, D).
-        num_neighbors: the k to try, each between 1 and N.
-        temperature: T, above 0.
-        num_classes: C; by default the largest label plus one.
+        train_features: this process's part of the training rows, (n, D): a tensor, or
+            anything that gives its slices (`neighbor_search.Rows`).
+        train_labels: (n,) or (n, 1) integers in [0, C); rows of -1 are left out.
+        test_features: (M, D), the same on all processes.
+        num_neighbors: the k to try, each between 1 and the number of labelled rows.
+        temperatures: the T to try, each above 0.
+        num_predictions: classes to return; fewer if there are fewer classes.
+        num_classes: C; by default the largest label of all processes plus one.
         chunk_size: test rows compared at once.
+        train_chunk_size: training rows compared at once.
+        collective: the processes, each with a part of the training rows.
+        report: called with (training rows done, n) as the search goes on.
 
     Returns:
-        k -> (M, C) votes, float32 at least; the rows sum to 1.
+        (k, T) -> (M, min(num_predictions, C)) class indices, the same on all processes.
 
     Raises:
         ValueError: shapes that do not fit, or a number out of its range.
     """
-    _check(train_features, train_labels, test_features, temperature, chunk_size)
-    largest = _largest(num_neighbors, train_features.shape[0])
-    if num_classes is None:
-        num_classes = int(train_labels.max()) + 1
-    elif not int(train_labels.max()) < num_classes:
+    if not num_neighbors or not temperatures or min(temperatures) <= 0.0:
         raise ValueError(
-            f"a training label is {int(train_labels.max())}, but num_classes is "
-            f"{num_classes}; labels lie in [0, num_classes)"
+            f"num_neighbors is {list(num_neighbors)} and temperatures "
+            f"{list(temperatures)}; wanted one or more of each, the temperatures above "
+            "0 (0.07 to 0.1 is usual)"
         )
-    dtype = torch.promote_types(train_features.dtype, torch.float32)
-    train = train_features.to(dtype)
-    votes: dict[int, list[Tensor]] = {k: [] for k in num_neighbors}
-    test = test_features.to(dtype)
-    for start in range(0, test.shape[0], chunk_size):
-        rows = test[start : start + chunk_size]
-        similarity, index = (rows @ train.T).topk(largest, dim=1)
-        # The nearest has weight 1: exp(similarity / T) itself overflows at small T.
-        weight = ((similarity - similarity[:, :1]) / temperature).exp()
-        labels = train_labels[index]
-        for k, parts in votes.items():
-            sums = rows.new_zeros(rows.shape[0], num_classes)
-            sums.scatter_add_(1, labels[:, :k], weight[:, :k])
-            parts.append(sums / sums.sum(dim=1, keepdim=True))
-    empty = train.new_zeros(0, num_classes)
-    return {k: torch.cat(parts) if parts else empty for k, parts in votes.items()}
-
-
-def knn_predict(
-    train_features: Tensor,
-    train_labels: Tensor,
-    test_features: Tensor,
-    *,
-    num_neighbors: Sequence[int],
-    temperature: float,
-    num_predictions: int = 5,
-    num_classes: int | None = None,
-    chunk_size: int = 1024,
-) -> dict[int, Tensor]:
-    """Return the best classes, best first, for each number of neighbours.
-
-    Args:
-        train_features: (N, D).
-        train_labels: (N,) integers in [0, C).
-        test_features: (M, D).
-        num_neighbors: the k to try, each between 1 and N.
-        temperature: T, above 0.
-        num_predictions: classes to return; fewer if there are fewer classes.
-        num_classes: C; by default the largest label plus one.
-        chunk_size: test rows compared at once.
-
-    Returns:
-        k -> (M, min(num_predictions, C)) class indices. Classes with equal votes come
-        in the order of their index.
-    """
-    votes = knn_votes(
+    if min(num_neighbors) < 1:
+        raise ValueError(f"num_neighbors is {list(num_neighbors)}; wanted 1 or more")
+    neighbors = nearest_neighbors(
         train_features,
         train_labels,
         test_features,
-        num_neighbors=num_neighbors,
-        temperature=temperature,
-        num_classes=num_classes,
+        num_neighbors=max(num_neighbors),
         chunk_size=chunk_size,
+        train_chunk_size=train_chunk_size,
+        collective=collective,
+        report=report,
     )
+    num_classes = _num_classes(train_labels, num_classes, collective)
     return {
-        k: share.sort(dim=1, descending=True, stable=True).indices[:, :num_predictions]
-        for k, share in votes.items()
+        (k, temperature): neighbor_classes(
+            neighbors,
+            num_neighbors=k,
+            temperature=temperature,
+            num_classes=num_classes,
+            num_predictions=num_predictions,
+        )
+        for k in num_neighbors
+        for temperature in temperatures
     }
 
 
 def top_accuracy(predictions: Tensor, labels: Tensor, *, top: int) -> float:
-    """Return the share of rows whose label is among the first `top` predictions.
+    """Return the share of labelled rows whose label is among the first `top`.
 
     Args:
         predictions: (M, P), best first.
-        labels: (M,).
+        labels: (M,) or (M, 1); rows of -1 have no label and do not count.
         top: how many predictions count; all P if it is larger.
 
     Returns:
-        Between 0 and 1; NaN for no rows.
+        Between 0 and 1; NaN for no labelled rows.
     """
+    labels = labels.reshape(-1)
     hits = (predictions[:, :top] == labels.view(-1, 1)).any(dim=1)
-    return float(hits.double().mean())
+    return float(hits[labels >= 0].double().mean())
 
 
-def _largest(num_neighbors: Sequence[int], num_rows: int) -> int:
-    if not num_neighbors or min(num_neighbors) < 1 or max(num_neighbors) > num_rows:
+def _num_classes(labels: Tensor, wanted: int | None, collective: Collective) -> int:
+    mine = labels.amax().view(1) if labels.numel() else labels.new_full((1,), -1)
+    largest = int(collective.all_reduce_max(mine.long()))
+    if wanted is None:
+        return largest + 1
+    if largest >= wanted:
         raise ValueError(
-            f"num_neighbors is {list(num_neighbors)}; each must be between 1 and the "
-            f"number of training rows, {num_rows}"
+            f"a training label is {largest}, but num_classes is {wanted}; labels lie "
+            "in [0, num_classes)"
         )
-    return max(num_neighbors)
-
-
-def _check(
-    train_features: Tensor,
-    train_labels: Tensor,
-    test_features: Tensor,
-    temperature: float,
-    chunk_size: int,
-) -> None:
-    if train_labels.shape != train_features.shape[:1]:
-        raise ValueError(
-            f"train_labels has shape {tuple(train_labels.shape)}; wanted one label for "
-            f"each of the {train_features.shape[0]} training rows"
-        )
-    if train_features.ndim != 2 or test_features.shape[1:] != train_features.shape[1:]:
-        raise ValueError(
-            f"train_features {tuple(train_features.shape)} and test_features "
-            f"{tuple(test_features.shape)} must be (N, D) and (M, D)"
-        )
-    if not temperature > 0.0 or chunk_size < 1:
-        raise ValueError(
-            f"temperature is {temperature} and chunk_size {chunk_size}; temperature "
-            "must be above 0 (0.07 to 0.1 is usual) and chunk_size at least 1"
-        )
+    return wanted
