@@ -56,6 +56,7 @@ setup(
         "opencv-python-headless>=4.11",
         "scipy",
         "scikit-learn",
+        "joblib>=1.3",
         "hydra-core>=1.3,<1.4",
         "omegaconf>=2.3",
         "fvcore",

@@ -11,6 +11,7 @@ from vissl_swav.compat import startup
 from vissl_swav.suite import (
     cluster_arguments,
     export_arguments,
+    feature_arguments,
     table_arguments,
 )
 
@@ -94,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--folder", default=".", help="of the checkpoints to come")
     cluster_arguments.add_commands(commands)
+    feature_arguments.add_commands(commands)
     export_arguments.add_command(commands)
     table_arguments.add_command(commands)
     return top
@@ -125,6 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return data_check.main(options)
     if options.command in ("assign", "export", "gallery", "table"):
         return import_module(f"vissl_swav.suite.{options.command}").main(options)
+    if options.command in feature_arguments.MODULES:
+        module = feature_arguments.MODULES[options.command]
+        return import_module(f"vissl_swav.suite.{module}").main(options)
     from vissl_swav.suite import quickstart
 
     return quickstart.main(options)

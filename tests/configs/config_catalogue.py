@@ -34,7 +34,8 @@ class ConfigFile:
     @property
     def is_overlay(self) -> bool:
         of_a_method = self.name.startswith("pretrain/") and self.name.count("/") == 3
-        return of_a_method or self.is_for_the_host
+        of_any = self.name.startswith("benchmark/device/")
+        return of_a_method or of_any or self.is_for_the_host
 
     @property
     def is_for_the_host(self) -> bool:

@@ -47,15 +47,22 @@ def leaves(tree, path=()):
         yield path, tree
 
 
-def test_no_file_shadows_one_of_the_host(host):
+@functools.cache
+def host_names():
+    """What a defaults list may call the host's files."""
     spec = find_spec("configs")
     assert spec is not None and spec.submodule_search_locations
-    hosts = set()
+    names = set()
     for folder in spec.submodule_search_locations:
-        root = Path(folder) / "config"
-        hosts |= {path.relative_to(root).as_posix() for path in root.rglob("*.yaml")}
-    assert "pretrain/swav/swav_8node_resnet.yaml" in hosts
-    assert not {f"{file.name}.yaml" for file in FILES} & hosts
+        root = Path(folder)
+        files = (root / "config").rglob("*.yaml")
+        names |= {f"/{p.relative_to(root).with_suffix('').as_posix()}" for p in files}
+    return names
+
+
+def test_no_file_shadows_one_of_the_host(host):
+    assert "/config/pretrain/swav/swav_8node_resnet" in host_names()
+    assert not {f"/config/{file.name}" for file in FILES} & host_names()
 
 
 def test_no_package_in_our_configs():
@@ -63,24 +70,13 @@ def test_no_package_in_our_configs():
     assert CONFIGS.is_dir() and not list(CONFIGS.rglob("__init__.py"))
 
 
-@functools.cache
-def hosts_names():
-    spec = find_spec("configs")
-    roots = spec.submodule_search_locations if spec else None
-    return {
-        f"/{path.relative_to(root).with_suffix('').as_posix()}"
-        for root in map(Path, roots or ())
-        for path in root.rglob("*.yaml")
-    }
-
-
 @pytest.mark.parametrize("file", FILES, ids=name)
-def test_file_holds_only_config_and_defaults_that_exist(file):
+def test_file_holds_only_config_and_defaults_that_exist(file, host):
     content = yaml.safe_load(file.text)
     assert set(content) <= {"defaults", "config"}
     defaults = content.get("defaults", ["_self_"])
     assert defaults[-1] == "_self_"
-    known = {f"/config/{other.name}" for other in FILES} | hosts_names()
+    known = {f"/config/{other.name}" for other in FILES} | host_names()
     assert set(defaults[:-1]) <= known
 
 

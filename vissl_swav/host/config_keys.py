@@ -8,6 +8,7 @@ the composed config does not show.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ _OURS = {
     "config.MODEL.AMP_PARAMS.AMP_DTYPE",
     "config.DATA.TRAIN.IMAGES_ON_DEVICE",
     "config.DATA.TRAIN.MAX_UNREADABLE_SHARE",
+}
+# Our k-NN takes lists where the host's takes a number.
+_ALSO_LISTS: Any = {
+    "config": {"NEAREST_NEIGHBOR": {"TOPK": [20, 200], "SIGMA": [0.07, 0.1]}}
 }
 # Below these any key may stand: `settings` checks its own, the others are arguments.
 _FREE = ("config.LOSS.", "config.METERS.", "config.SLURM.ADDITIONAL_PARAMETERS.")
@@ -128,7 +133,11 @@ def check_keys(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     defaults = _load(_defaults_file())
     known = _OURS | set(key_paths(defaults))
     only = "config"
-    check_kinds({only: cfg[only]}, {only: defaults[only]}, _hosts_trees())
+    check_kinds(
+        {only: cfg[only]},
+        {only: defaults[only]},
+        chain([_ALSO_LISTS], _hosts_trees()),
+    )
     _check_loss_sections(cfg, known, overrides)
     _check_registered(cfg)
     unknown = [k for k in key_paths(cfg) if k not in known and not _is_free(k)]

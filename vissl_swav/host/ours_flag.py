@@ -7,9 +7,7 @@ from typing import Any
 from vissl_swav.host.settings.hosts_losses import FLAG, translate
 
 
-def apply(
-    overrides: Sequence[str], compose: Callable[[list[str]], Any]
-) -> list[str]:
+def apply(overrides: Sequence[str], compose: Callable[[list[str]], Any]) -> list[str]:
     """The command line with the host's loss translated where the flag asks for it.
 
     Args:

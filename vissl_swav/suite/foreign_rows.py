@@ -22,8 +22,12 @@ from vissl_swav.weights.errors import WeightsError
 from vissl_swav.weights.loading import LoadedWeights, load_weights
 from vissl_swav.weights.tensor_files import write_vissl
 
-_BOTTLENECK = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
-_BASIC = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
+_BOTTLENECK: dict[tuple[int, ...], int] = {
+    (3, 4, 6, 3): 50,
+    (3, 4, 23, 3): 101,
+    (3, 8, 36, 3): 152,
+}
+_BASIC: dict[tuple[int, ...], int] = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
 _STEM = 64  # Channels of an ImageNet ResNet's first convolution.
 SOLO_LEARN = "solo-learn"
 
@@ -103,7 +107,7 @@ def _resnet(trunk: Mapping[str, Tensor], file: Path) -> tuple[str, dict[str, int
             }
             return "resnet_small", names, last.shape[0]
     raise StartError(
-        f"{file} holds a trunk that the table cannot build (blocks {counts}); wanted a "
-        "ResNet-50, -101 or -152, also a wide one, with a 7x7 stem, or a ResNet-18 or "
-        "-34 with a 3x3 stem; or a run of `vissl-swav train` with its train_config.yaml."
+        f"{file} holds a trunk that the table cannot build (blocks {counts}); wanted "
+        "a ResNet-50, -101 or -152, also a wide one, with a 7x7 stem, or a ResNet-18 or "
+        "-34 with a 3x3 stem; or a run of `vissl-swav train` with its config."
     )

@@ -79,9 +79,9 @@ def evaluate(
         raise DataError("no image with a label in the training or the test set.")
     used = {k: min(k, total) for k in num_neighbors}
     predictions = knn_predict(
-        _Prepared(train.features, place, unit_length),
+        PreparedRows(train.features, place, unit_length),
         train.labels.to(place),
-        _Prepared(test.features, place, unit_length)[:],
+        PreparedRows(test.features, place, unit_length)[:],
         num_neighbors=sorted(set(used.values())),
         temperatures=temperatures,
         collective=collective,
@@ -101,7 +101,7 @@ def evaluate(
     ]
 
 
-class _Prepared:
+class PreparedRows:
     """Rows on the device of the search, of unit length where cosines are wanted."""
 
     def __init__(self, rows: Rows, device: torch.device, unit_length: bool):
@@ -109,6 +109,7 @@ class _Prepared:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """(N, D)."""
         return tuple(self._rows.shape)
 
     def __getitem__(self, rows: slice, /) -> Tensor:

@@ -119,8 +119,8 @@ def _deepcluster_v2(cfg: Any, section: Any, found: Translation) -> None:
     head = {"dims": dims, "use_bn": batch_norm, "num_clusters": clusters}
     found.overrides.append(f"config.MODEL.HEAD.PARAMS=[[swav_head,{_text(head)}]]")
     found.said.append(
-        f"MODEL.HEAD.PARAMS: {len(heads)} mlp -> one swav_head {dims} with the centroids "
-        f"{clusters} of deepclusterv2_loss.num_clusters"
+        f"MODEL.HEAD.PARAMS: {len(heads)} mlp -> one swav_head {dims} with the "
+        f"centroids {clusters} of deepclusterv2_loss.num_clusters"
         + ("" if batch_norm else "; without batch norm, which the authors' head has")
     )
 
