@@ -1,184 +1,102 @@
-"""Verdicts on runs whose end is known: two to calibrate on, six to try them on.
+"""Verdicts on runs whose end is known: two to calibrate on, the others to try them on.
 
-    python benchmarks/health_runs.py --out DIR             # some 5 minutes on one core
+    python benchmarks/health_runs.py --out DIR             # every run: 20 to 50 minutes
+    python benchmarks/health_runs.py --out DIR good decay  # these runs alone
     python benchmarks/health_runs.py --out DIR --overhead  # what the hooks cost
 
-The quickstart with half its width on 1600 images of the embedded data set, 250 steps a
-run. Four runs are healthy by their settings, four are made to collapse, each in its own
-way. Prints a table and writes `health.png`, the loss and the spread of the features of
-each run. Exit code 1 where a verdict is wrong: an alarm on a healthy run, or none on a
-collapsed one.
+The runs stand in `health_cases.py`. Prints a table and writes `health.png`: the loss
+and the spread of the features of each run. What a run has come to is measured apart
+from the verdicts: its final checkpoint assigns held-out images to its prototypes
+(`vissl-swav assign`), and counted are the prototypes in use and the NMI with the
+classes, less that of shuffled classes. Exit code 1 where a verdict is wrong: an alarm
+on a healthy run, or not the wanted one on another.
+
+`--record FILE` writes the curves of the runs that are named, for the tests of the
+verdicts (`tests/health/recorded_runs.json`).
 """
 
 import argparse
+import csv
 import json
+import random
+import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-
-from vissl_swav.data import embedded
-from vissl_swav.suite import stage
-
-_EPOCHS, _IMAGES = 5, 1600
-_SWAV = "config=pretrain/swav/quickstart"
-_DEEP_CLUSTER = "config=pretrain/deepcluster_v2/quickstart"
-_TRAINED = (
-    "config.LOSS.swav.trainable_prototypes=true",
-    "config.LOSS.swav.freeze_prototypes_epochs=",
+from health_cases import (
+    CALIBRATION,
+    COLLAPSED,
+    FIRST_TRIAL,
+    HEALTHY,
+    OTHER_VERDICTS,
+    SECOND_TRIAL,
+    SWAV,
+    Run,
+    head,
 )
-_RATE = "config.OPTIMIZER.param_schedulers.lr.start_value="
+from health_data import Data, write_weights
+
+from vissl_swav.health.verdicts import Signals
+from vissl_swav.suite import clusters, stage
+
+_SHUFFLES = 20
+RUNS = (*CALIBRATION, *FIRST_TRIAL, *SECOND_TRIAL, *OTHER_VERDICTS)
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run, what it is made to do, and how it differs from the quickstart."""
-
-    name: str
-    cause: str
-    collapses: bool
-    overrides: tuple[str, ...]
-    blank_images: bool = False
-    equal_prototypes: bool = False
-
-
-def head(prototypes: str) -> str:
-    return (
-        "config.MODEL.HEAD.PARAMS=[[swav_head,{dims:[64,64,16],use_bn:true,"
-        f"num_clusters:[{prototypes}]}}]]"
-    )
-
-
-CALIBRATION = (
-    Run("good", "the quickstart", False, (_SWAV,)),
-    Run(
-        "flat_codes",
-        "epsilon 1, prototypes trained from step 0",
-        True,
-        (_SWAV, _TRAINED[0], _TRAINED[1] + "0", "config.LOSS.swav.epsilon=1.0"),
-    ),
-)
-UNSEEN = (
-    Run(
-        "queue",
-        "prototypes trained after an epoch, queue of 10 batches from epoch 2, tau 0.1",
-        False,
-        (
-            _SWAV,
-            _TRAINED[0],
-            _TRAINED[1] + "1",
-            "config.LOSS.swav.temperature=0.1",
-            "config.LOSS.swav.queue_length=320",
-            "config.LOSS.swav.queue_start_epoch=2",
-        ),
-    ),
-    Run(
-        "multi_crop",
-        "2x24 + 2x16 crops, 30 prototypes trained, hard codes, lr 0.003",
-        False,
-        (
-            _SWAV,
-            "config.DATA.TRAIN.TRANSFORMS=[{name:MultiCrop,size_crops:[24,16],"
-            "num_crops:[2,2],crop_scales:[[0.3,1.0],[0.1,0.3]],jitter_probability:0.0,"
-            "grayscale_probability:0.0,blur_probability:0.0}]",
-            head("30"),
-            _TRAINED[0],
-            _TRAINED[1] + "1",
-            "config.LOSS.swav.hard_codes=true",
-            _RATE + "0.003",
-        ),
-    ),
-    Run(
-        "deepcluster_v2",
-        "DeepCluster-v2, 3 x 100",
-        False,
-        (_DEEP_CLUSTER, head("100,100,100")),
-    ),
-    Run(
-        "blank_images",
-        "every image is grey, prototypes fixed",
-        True,
-        (_SWAV,),
-        blank_images=True,
-    ),
-    Run(
-        "equal_prototypes",
-        "starts from weights with equal prototypes, trained after an epoch",
-        True,
-        (_SWAV, _TRAINED[0], _TRAINED[1] + "1"),
-        equal_prototypes=True,
-    ),
-    Run(
-        "blank_clusters",
-        "DeepCluster-v2, every image is grey",
-        True,
-        (_DEEP_CLUSTER, head("100,100,100")),
-        blank_images=True,
-    ),
-)
-RUNS = (*CALIBRATION, *UNSEEN)
-
-
-def train(run: Run, out: Path, data: Path, epochs: int) -> None:
+def train(run: Run, out: Path, data: Data) -> None:
     """Trains, unless an earlier call has."""
     if list((out / run.name).glob("model_final_checkpoint_*")):
         return
     first, *others = run.overrides
-    images = blank_images(out) if run.blank_images else data / "train"
     overrides = [
         first,
         "+config/pretrain/swav/crops=embedded",
-        f"config.DATA.TRAIN.DATA_PATHS=[{images}]",
-        f"config.OPTIMIZER.num_epochs={epochs}",
-        f"config.CHECKPOINT.CHECKPOINT_FREQUENCY={epochs}",
+        f"config.DATA.TRAIN.DATA_PATHS=[{data.train(run.images)}]",
+        f"config.OPTIMIZER.num_epochs={run.epochs}",
+        f"config.CHECKPOINT.CHECKPOINT_FREQUENCY={run.epochs}",
         "config.MODEL.TRUNK.RESNET_SMALL.WIDTH=8",
         head("100"),
         *others,
     ]
-    if run.equal_prototypes:
-        weights = equal_prototypes(out, overrides)
-        overrides.append(f"config.MODEL.WEIGHTS_INIT.PARAMS_FILE={weights}")
+    if run.weights:
+        path = out / f"{run.name}.torch"
+        write_weights(path, overrides, run.weights)
+        overrides.append(f"config.MODEL.WEIGHTS_INIT.PARAMS_FILE={path}")
     stage.run(run.name, overrides, out / run.name)
 
 
-def blank_images(out: Path, count: int = _IMAGES) -> Path:
-    """A class folder of grey images."""
-    folder = out / "blank" / "grey"
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-        Image.new("RGB", (32, 32), (120, 120, 120)).save(folder / f"{number:05d}.png")
-    return folder.parent
-
-
-def equal_prototypes(out: Path, overrides: list[str]) -> Path:
-    """A checkpoint of the host's whose prototypes are one vector."""
-    from vissl_swav.host import launch, registration
-
-    registration.arm()
-    from vissl.models import build_model
-
-    _, config = launch.compose(overrides)
-    torch.manual_seed(0)
-    model = build_model(config.MODEL, config.OPTIMIZER)
-    with torch.no_grad():
-        weight = model.heads[0].prototypes0.weight
-        weight.copy_(weight[:1].expand_as(weight))
-    path = out / "equal_prototypes.torch"
-    state = {"base_model": model.get_classy_state()}
-    torch.save({"classy_state_dict": state, "type": "consolidated"}, path)
-    return path
-
-
 def lines(out: Path, run: Run) -> list[dict[str, Any]]:
+    """What the health hook wrote."""
     text = (out / run.name / "health.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 
-def row(out: Path, run: Run) -> tuple[bool, str]:
+def outcome(run: Run, out: Path, data: Data) -> str:
+    """Prototypes in use and NMI over chance on held-out images, from the checkpoint."""
+    table = out / run.name / "held_out.csv"
+    if not table.exists():
+        command = [sys.executable, "-m", "vissl_swav.cli", "assign", "--workers", "0"]
+        command += ["--images", str(data.held_out(run.images)), "-o", str(table)]
+        command += ["--checkpoint", str(out / run.name)]
+        subprocess.run(command, check=True, capture_output=True)
+    with table.open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["head"] == "0"]
+    found = torch.tensor([int(row["cluster"]) for row in rows])
+    names = [Path(row["path"]).parent.name for row in rows]
+    labels = torch.tensor([sorted(set(names)).index(name) for name in names])
+    chance, generator = 0.0, random.Random(0)
+    for _ in range(_SHUFFLES):
+        order = torch.tensor(generator.sample(range(len(labels)), len(labels)))
+        nmi = clusters.normalized_mutual_information(found, labels[order])
+        chance += nmi / _SHUFFLES
+    over = clusters.normalized_mutual_information(found, labels) - chance
+    return f"{len(set(found.tolist()))} | {over:.3f}"
+
+
+def row(run: Run, out: Path, data: Data) -> tuple[bool, str]:
     """Whether the verdicts are right, and a line of the table."""
     found = lines(out, run)
     verdicts = [line for line in found if "verdict" in line]
@@ -186,61 +104,100 @@ def row(out: Path, run: Run) -> tuple[bool, str]:
     said = ", ".join(f"{v['verdict']} at {v['step']}" for v in verdicts) or "none"
     names = {v["verdict"] for v in verdicts}
     alarms = names & {"COLLAPSED", "DIVERGING", "QUEUE HURTS"}
-    right = "COLLAPSED" in names if run.collapses else not alarms
+    right = not alarms if run.wanted == HEALTHY else run.wanted in names
     shares = [line["hook_share"] for line in readings if "hook_share" in line]
     last = readings[-1]
+    # No share is measured in epochs that are shorter than the time between readings.
+    cost = f"{sum(shares) / len(shares):.2%}" if shares else "-"
     codes = "-"
     if "code_entropy" in last:
         codes = f"{last['mean_code_entropy'] - last['code_entropy']:.3f}"
     return right, (
-        f"| {run.name} | {run.cause} | {'collapse' if run.collapses else 'healthy'} | "
+        f"| {run.name} | {run.cause} | {run.wanted} | {last['step']} | "
         f"{last['loss']:.3f} | {last['progress']:.1%} | {last['feature_spread']:.3f} | "
-        f"{codes} | {said} | {'yes' if right else 'NO'} | "
-        f"{sum(shares) / len(shares):.2%} |"
+        f"{codes} | {outcome(run, out, data)} | {said} | {'yes' if right else 'NO'} | "
+        f"{cost} |"
     )
 
 
-def picture(out: Path) -> Path:
+def picture(out: Path, runs: list[Run]) -> Path:
+    """Two rows of plots a line of runs: loss over ln K, spread of the features."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    wide = min(8, len(runs))
+    high = -(-len(runs) // wide)
     figure, axes = plt.subplots(
-        2, len(RUNS), figsize=(2.1 * len(RUNS), 4), sharex=True, sharey="row"
+        2 * high, wide, figsize=(2.1 * wide, 3.6 * high), squeeze=False
     )
-    for (above, below), run in zip(axes.T, RUNS, strict=True):
-        readings = [line for line in lines(out, run) if "loss" in line]
-        colour = "C3" if run.collapses else "C0"
-        steps = [r["step"] for r in readings]
-        # Of several numbers of prototypes: in units of the ceiling.
-        above.plot(steps, [r["loss"] / r["ceiling"] for r in readings], colour)
-        above.axhline(1, color="grey", ls="--", lw=0.8)
-        below.plot(steps, [r["feature_spread"] for r in readings], colour)
-        below.axhline(0.05, color="grey", ls="--", lw=0.8)
-        for line in lines(out, run):
-            if "verdict" in line:
-                above.axvline(line["step"], color="k", lw=0.8)
-                place = above.get_xaxis_transform()  # y from 0 to 1.
-                above.text(
-                    line["step"] + 4,
-                    0.5,
-                    line["verdict"],
-                    transform=place,
-                    rotation=90,
-                    fontsize=6,
-                )
-        above.set_title(run.name, fontsize=8)
-        below.set_xlabel("step", fontsize=8)
-    axes[0][0].set_ylabel("loss / ln K", fontsize=8)
-    axes[1][0].set_ylabel("feature spread", fontsize=8)
+    for place, run in enumerate(runs):
+        line, column = divmod(place, wide)
+        _draw(axes[2 * line][column], axes[2 * line + 1][column], out, run)
+    for place in range(len(runs), wide * high):
+        for line in (2 * high - 2, 2 * high - 1):
+            axes[line][place % wide].axis("off")
+    for line in range(high):
+        axes[2 * line][0].set_ylabel("loss / ln K", fontsize=8)
+        axes[2 * line + 1][0].set_ylabel("feature spread", fontsize=8)
     path = out / "health.png"
     figure.tight_layout()
     figure.savefig(path, dpi=80)
     return path
 
 
-def overhead(out: Path, data: Path) -> None:
+def _draw(above: Any, below: Any, out: Path, run: Run) -> None:
+    readings = [line for line in lines(out, run) if "loss" in line]
+    colour = {HEALTHY: "C0", COLLAPSED: "C3"}.get(run.wanted, "C1")
+    steps = [r["step"] for r in readings]
+    # Of several numbers of prototypes: in units of the ceiling.
+    above.plot(steps, [r["loss"] / r["ceiling"] for r in readings], colour)
+    above.axhline(1, color="grey", ls="--", lw=0.8)
+    above.set_ylim(0.1, 1.4)
+    below.plot(steps, [r["feature_spread"] for r in readings], colour)
+    below.axhline(0.05, color="grey", ls="--", lw=0.8)
+    below.set_ylim(-0.05, 1.05)
+    for line in lines(out, run):
+        if "verdict" in line:
+            above.axvline(line["step"], color="k", lw=0.8)
+            place = above.get_xaxis_transform()  # y from 0 to 1.
+            words = {"transform": place, "rotation": 90, "fontsize": 6}
+            above.text(line["step"] + 4, 0.05, line["verdict"], **words)
+    above.set_title(run.name, fontsize=8)
+    for axis in (above, below):
+        axis.tick_params(labelsize=6)
+
+
+def record(path: Path, out: Path, runs: list[Run]) -> None:
+    """The losses, readings and verdicts of runs as a small JSON file."""
+    names = [field for field in Signals.__dataclass_fields__ if field != "queue_in_use"]
+    found = {}
+    for run in runs:
+        steps = stage.steps(out / run.name)
+        readings = [line for line in lines(out, run) if "loss" in line]
+        found[run.name] = {
+            "steps_per_epoch": steps[-1]["max_step"] // run.epochs,
+            "losses": [round(line["loss"], 4) for line in steps],
+            "signals": names,
+            "readings": [
+                [*(line.get(name) for name in names), "queue_age" in line]
+                for line in readings
+            ],
+            "verdicts": [
+                [line["step"], line["verdict"]]
+                for line in lines(out, run)
+                if "verdict" in line
+            ],
+        }
+    text = ",\n".join(
+        f"{json.dumps(name)}: {json.dumps(value, separators=(',', ':'))}"
+        for name, value in found.items()
+    )
+    path.write_text("{\n" + text + "\n}\n", encoding="utf-8")
+
+
+def overhead(out: Path, data: Data) -> None:
     """Runs an epoch of the quickstart here, with a clock around every hook of ours."""
     from vissl_swav.host import registration
 
@@ -270,9 +227,9 @@ def overhead(out: Path, data: Path) -> None:
     original, hook_generator.hooks_of = hook_generator.hooks_of, watched
     launch.start(
         [
-            _SWAV,
+            SWAV,
             "+config/pretrain/swav/crops=embedded",
-            f"config.DATA.TRAIN.DATA_PATHS=[{data / 'train'}]",
+            f"config.DATA.TRAIN.DATA_PATHS=[{data.train('embedded')}]",
             "config.OPTIMIZER.num_epochs=2",
             f"config.CHECKPOINT.DIR={out / 'overhead'}",
         ]
@@ -283,28 +240,38 @@ def overhead(out: Path, data: Path) -> None:
 
 
 def main() -> int:
+    """Runs what is asked for; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=_EPOCHS)
-    parser.add_argument("--images", type=int, default=_IMAGES)
+    parser.add_argument("--cifar", type=Path, help="CIFAR-10 as an image folder")
     parser.add_argument("--overhead", action="store_true")
+    parser.add_argument("--record", type=Path, help="write the runs' curves here")
+    parser.add_argument("names", nargs="*", help="of runs; all without it")
     args = parser.parse_args()
-    data = embedded.build(args.out / "data", num_train=args.images, num_test=5)
+    known = {run.name: run for run in RUNS}
+    unknown = [name for name in args.names if name not in known]
+    if unknown:
+        parser.error(f"no run is called {unknown[0]}; there are {', '.join(known)}")
+    data = Data(args.out.resolve(), args.cifar)
     if args.overhead:
         overhead(args.out, data)
         return 0
     all_right = True
     print(
-        "| run | differs by | made to be | last loss | progress | feature spread | "
-        "code information | verdicts | right | hook |"
+        "| run | differs by | made to be | steps | last loss | progress | feature "
+        "spread | code information | clusters | NMI over chance | verdicts | right | "
+        "hook |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
-    for run in RUNS:
-        train(run, args.out, data, args.epochs)
-        right, text = row(args.out, run)
+    print("|---" * 13 + "|", flush=True)
+    runs = [known[name] for name in args.names] or list(RUNS)
+    for run in runs:
+        train(run, args.out.resolve(), data)
+        right, text = row(run, args.out, data)
         print(text, flush=True)
         all_right &= right
-    print(picture(args.out))
+    print(picture(args.out, runs))
+    if args.record:
+        record(args.record, args.out, runs)
     return 0 if all_right else 1
 
 

@@ -1,20 +1,22 @@
 """Kills training runs at random moments, restarts them, and counts what was lost.
 
-    python benchmarks/kill_bench.py --kills 20 [--methods swav deepcluster_v2]
-        [--ranks 1 2] [--signal KILL|TERM] [--seed 0] [--out FOLDER]
+    python benchmarks/kill_bench.py --kills 20 [--methods swav deepcluster_v2 sela_v2]
+        [--ranks 1 2 3] [--signal KILL|TERM] [--seed 0] [--out FOLDER]
 
 For each method and number of ranks one run goes through without interruption. A second
 one is killed, its whole process group at once, and started again, until it has had its
-share of the kills; then it runs to its end. Moments are drawn uniformly: for every
-other kill from the time that the first run took, its start included, for the others
-from the time of its steps, counted from the first step of the attempt. Where a run
-comes to its end before, the kills that are left go to a third one, and so on. All must
-agree with the first bit for bit: the loss of every step, however often it was taken,
-and in the final checkpoint the weights, the optimiser and the loss with the state of
-every rank. Kills fall into start-up, steps,
-clustering and the writing of checkpoints alike; checkpoints come every fourth step.
+share of the kills; then it runs to its end. A start is killed at a moment drawn
+uniformly between its first step and the end that is expected of it, labels and
+checkpoints included; every other one then lives on until it writes a checkpoint, and is
+killed while it does. (`--start-up SHARE` draws that share of the kills from the time
+before the first step.) Where a run comes to its end before its moment, the kills that
+are left go to another one, and so on. All must agree with the first bit for bit: the
+loss of every step, however often it was taken, and in the final checkpoint the weights,
+the optimiser and the loss with the state of every rank. Checkpoints come every fourth
+step and at every epoch's end.
 
-Exit code 1 if anything differs. A run has 16 images in a step, 15 steps an epoch.
+Exit code 1 if anything differs. A run has 16 images in a step (15 on 3 ranks), 15 steps
+an epoch (16).
 """
 
 import argparse
@@ -26,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,8 +39,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import host_runs  # noqa: E402
+import same_runs  # noqa: E402
 
 PREEMPTED = 75
+# More ranks than cores are no mistake here.
+MORE_RANKS = {"VISSL_SWAV_ALLOW_OVERSUBSCRIPTION": "1"}
+# What `compat.checkpoint_writing` writes to before it renames.
+PARTIAL = ".being-written-*"
 
 
 @dataclass
@@ -49,9 +57,11 @@ class Case:
     kills: int = 0
     runs: int = 0
     in_training: int = 0
+    in_writing: int = 0
     steps_done: list[int] = field(default_factory=list)
     steps_redone: int = 0
-    seconds: float = 0.0
+    num_steps: int = 0
+    seconds_to_first_step: float = 0.0
     seconds_of_steps: float = 0.0
     differences: list[str] = field(default_factory=list)
 
@@ -63,7 +73,7 @@ def command(args: argparse.Namespace, case: Case, folder: Path) -> list[str]:
     ]
     if case.method == "swav":
         # Full after 20 steps of 16 images, in the second epoch.
-        extra.append("config.LOSS.swav.queue_length=320")
+        extra.append(f"config.LOSS.swav.queue_length={20 * (16 - 16 % case.ranks)}")
     overrides = host_runs.overrides(
         args.images,
         folder,
@@ -83,7 +93,7 @@ def start(
         return subprocess.Popen(
             command(args, case, folder),
             cwd=ROOT,
-            env={**host_runs.ENVIRONMENT, "PYTHONPATH": str(ROOT)},
+            env={**host_runs.ENVIRONMENT, **MORE_RANKS, "PYTHONPATH": str(ROOT)},
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -98,17 +108,19 @@ def wait(process: subprocess.Popen[bytes], seconds: float | None) -> int | None:
         return None
 
 
-def wait_for_a_step(
-    process: subprocess.Popen[bytes], folder: Path, before: int
-) -> None:
-    """Until there are more steps than before, or the process is at its end."""
-    while process.poll() is None and len(steps_of(folder)) <= before:
-        time.sleep(0.02)
+def wait_until(process: subprocess.Popen[bytes], happens: Callable[[], bool]) -> None:
+    """Until that happens, or the process is at its end."""
+    while process.poll() is None and not happens():
+        time.sleep(0.001)
 
 
-def finish(args: argparse.Namespace, case: Case, folder: Path) -> float:
-    """Runs to the end; returns the seconds it took."""
-    began = time.monotonic()
+def is_writing(folder: Path) -> bool:
+    """Whether a checkpoint is being written, or was when the run was killed."""
+    return any(folder.glob(PARTIAL))
+
+
+def finish(args: argparse.Namespace, case: Case, folder: Path) -> None:
+    """Runs to the end."""
     process = start(args, case, folder)
     code = wait(process, args.timeout)
     if code is None:
@@ -116,7 +128,6 @@ def finish(args: argparse.Namespace, case: Case, folder: Path) -> float:
     if code != 0:
         tail = Path(f"{folder}.log").read_text(errors="replace")[-3000:]
         raise SystemExit(f"{case.method}, {case.ranks} ranks: exit code {code}\n{tail}")
-    return time.monotonic() - began
 
 
 def end(process: subprocess.Popen[bytes], number: int) -> int:
@@ -140,6 +151,38 @@ def steps_of(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def live_until_the_moment(
+    args: argparse.Namespace, case: Case, folder: Path, process: subprocess.Popen[bytes]
+) -> tuple[int | None, float]:
+    """Waits for the moment at which this start is to be killed.
+
+    Returns:
+        The exit code, None where it still runs; seconds from its first step, or from
+        its beginning where it is to die before.
+    """
+    if args.draw.random() < args.start_up:
+        moment = args.draw.uniform(0.0, case.seconds_to_first_step)
+        return wait(process, moment), moment
+    before, size = len(steps_of(folder)), size_of(folder)
+    wait_until(
+        process,
+        lambda: size_of(folder) > size and len(steps_of(folder)) > before,
+    )
+    began, done = time.monotonic(), steps_of(folder)[-1:]
+    left = 1 - (done[0]["step"] if done else 0) / case.num_steps
+    code = wait(process, args.draw.uniform(0.0, left * case.seconds_of_steps))
+    if code is None and case.kills % 2:
+        wait_until(process, lambda: is_writing(folder))
+        code = wait(process, args.draw.uniform(0.0, args.writing))
+    return code, time.monotonic() - began
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of `steps.jsonl`: cheaper to ask for than its lines."""
+    file = folder / "steps.jsonl"
+    return file.stat().st_size if file.exists() else 0
+
+
 def torment(args: argparse.Namespace, case: Case, folder: Path, kills: int) -> int:
     """Kills and restarts one run, at most so many times, until it is at its end.
 
@@ -150,23 +193,24 @@ def torment(args: argparse.Namespace, case: Case, folder: Path, kills: int) -> i
     while case.kills - begun < kills:
         before = len(steps_of(folder))
         process = start(args, case, folder)
-        moment = args.draw.uniform(0.0, case.seconds)
-        if case.kills % 2:
-            moment = args.draw.uniform(0.0, case.seconds_of_steps)
-            wait_for_a_step(process, folder, before)
-        if (code := wait(process, moment)) is None:
+        code, moment = live_until_the_moment(args, case, folder, process)
+        if code is None:
             code = end(process, number)
         if code == 0:
             return case.kills - begun
         if code not in (-number, PREEMPTED):
             raise SystemExit(f"{folder}: exit code {code}, see {folder}.log")
         case.kills += 1
-        steps = steps_of(folder)
+        steps, writing = steps_of(folder), is_writing(folder)
         case.in_training += len(steps) > before
-        case.steps_done.append(max((line["step"] for line in steps), default=0))
+        case.in_writing += writing
+        case.steps_done.append(steps[-1]["step"] if steps else 0)
+        where = "in a checkpoint" if writing else "out of a checkpoint"
+        if len(steps) == before:
+            where = "before its first step"
         print(
             f"  {case.method}, {case.ranks} ranks, kill {case.kills} after "
-            f"{moment:.1f} s: step {case.steps_done[-1]}",
+            f"{moment:.2f} s: step {case.steps_done[-1]}, {where}",
             flush=True,
         )
     finish(args, case, folder)
@@ -200,41 +244,23 @@ def compare(case: Case, whole: Path, killed: Path) -> None:
         torch.load(folder / names[0][0], weights_only=False, map_location="cpu")
         for folder in (whole, killed)
     ]
-    for part in ("loss", "classy_state_dict", "iteration"):
-        for path in unequal(contents[0][part], contents[1][part], part):
+    for part in same_runs.PARTS:
+        for path in same_runs.unequal(contents[0][part], contents[1][part], part):
             case.differences.append(f"final {path}")
-
-
-def unequal(one: Any, other: Any, path: str) -> list[str]:
-    """Where two nested containers of tensors differ, bit for bit."""
-    if isinstance(one, torch.Tensor):
-        same = isinstance(other, torch.Tensor) and torch.equal(one, other)
-        return [] if same else [path]
-    if isinstance(one, dict):
-        if not isinstance(other, dict) or one.keys() != other.keys():
-            return [path]
-        # Losses of the epoch so far, for a log line only: a resumed epoch has fewer.
-        keys = [key for key in one if (path, key) != ("classy_state_dict", "losses")]
-        return [at for k in keys for at in unequal(one[k], other[k], f"{path}.{k}")]
-    if isinstance(one, (list, tuple)):
-        if len(one) != len(other):
-            return [path]
-        pairs = enumerate(zip(one, other, strict=True))
-        return [at for i, (a, b) in pairs for at in unequal(a, b, f"{path}[{i}]")]
-    return [] if one == other else [path]
 
 
 def table(cases: list[Case]) -> str:
     rows = [
-        "| method | ranks | kills | runs | in training | at steps | run again | lost |",
-        "|---|---|---|---|---|---|---|---|",
+        "| method | ranks | kills | runs | after its first step | in a checkpoint | "
+        "at steps | run again | lost |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for case in cases:
         at = " ".join(map(str, case.steps_done)) or "-"
         lost = "; ".join(case.differences[:3]) or "nothing"
         rows.append(
             f"| {case.method} | {case.ranks} | {case.kills} | {case.runs} | "
-            f"{case.in_training} | "
+            f"{case.in_training} | {case.in_writing} | "
             f"{at} | {case.steps_redone} | {lost} |"
         )
     return "\n".join(rows)
@@ -245,8 +271,10 @@ def judge(args: argparse.Namespace, case: Case, stem: Path) -> None:
     kills, case.kills = case.kills, 0
     args.draw = random.Random(f"{args.seed} {case.method} {case.ranks}")
     whole = stem.with_name(f"{stem.name}_whole")
-    case.seconds = finish(args, case, whole)
+    began = time.time()
+    finish(args, case, whole)
     times = [line["time"] for line in steps_of(whole)]
+    case.num_steps, case.seconds_to_first_step = len(times), times[0] - began
     case.seconds_of_steps = times[-1] - times[0]
     while kills > 0:
         case.runs += 1
@@ -261,6 +289,10 @@ def main() -> int:
     parser.add_argument("--methods", nargs="+", default=["swav", "deepcluster_v2"])
     parser.add_argument("--ranks", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--signal", choices=["KILL", "TERM"], default="KILL")
+    parser.add_argument("--start-up", type=float, default=0.0, help="share of kills")
+    parser.add_argument(
+        "--writing", type=float, default=0.003, help="seconds into a checkpoint at most"
+    )
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds a run")
@@ -281,6 +313,8 @@ def main() -> int:
     lost = sum(bool(case.differences) for case in cases)
     print(
         f"{sum(case.kills for case in cases)} kills by SIG{args.signal}, "
+        f"{sum(case.in_training for case in cases)} of them after a first step and "
+        f"{sum(case.in_writing for case in cases)} in a checkpoint; "
         f"{lost} of {len(cases)} runs differ from the uninterrupted ones; "
         f"{time.monotonic() - began:.0f} s, {os.cpu_count()} cores"
     )

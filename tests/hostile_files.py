@@ -68,9 +68,14 @@ def time_limit(seconds=SECONDS):
         signal.signal(signal.SIGALRM, before)
 
 
-def opened(load, *arguments, errors=(DataError, StartError, pickle.UnpicklingError)):
+def opened(
+    load,
+    *arguments,
+    errors=(DataError, StartError, pickle.UnpicklingError),
+    seconds=SECONDS,
+):
     """Calls `load`; an error of another type, or without a sentence, goes through."""
-    with time_limit():
+    with time_limit(seconds):
         try:
             return Result(value=load(*arguments))
         except Hangs:

@@ -1,9 +1,6 @@
 """A file that means harm, ends early or would fill the memory, at every loader."""
 
-import os
 import pickle
-import subprocess
-import sys
 
 import cluster_runs
 import host_runs
@@ -20,6 +17,11 @@ from vissl_swav.data.image_list import open_images
 from vissl_swav.host.errors import StartError
 
 KINDS = ("torch", "legacy", "pickle")
+# Nine levels of nine references each: 400 million entries if written out.
+GROWING = "\n".join(
+    ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+)
 
 
 @pytest.fixture(scope="module")
@@ -239,14 +241,10 @@ def test_no_yaml_runs_code(run, tmp_path):
 
 
 def test_yaml_that_grows(tmp_path):
-    """Nine levels of nine references each: 400 million entries if written out."""
     from vissl_swav.suite.checkpoint_model import read_config
 
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
-    for n in range(1, 10):
-        lines.append(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]")
     file = tmp_path / "train_config.yaml"
-    file.write_text("\n".join(lines))
+    file.write_text(GROWING)
     assert isinstance(hostile_files.opened(read_config, file).error, StartError)
     file.write_text("[" * 100_000)
     assert isinstance(hostile_files.opened(read_config, file).error, StartError)
@@ -266,24 +264,92 @@ def test_the_folder_of_a_run_with_a_hostile_config(host, images, run, tmp_path):
     assert "train_config.yaml" in str(result.error)
 
 
-@pytest.mark.timeout(300)
-def test_the_commands_end_with_one_message(images, run, tmp_path):
-    """`train` from hostile weights, in a process of its own as a user would."""
+@pytest.mark.parametrize("text", ["[" * 50_000, GROWING, "\xff", "a: b", ""])
+def test_the_folder_of_a_run_with_a_config_that_is_none(
+    host, images, run, tmp_path, text
+):
+    from vissl_swav.host import launch, preflight
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "model_phase0.torch").write_bytes((run / "checkpoint.torch").read_bytes())
+    (folder / "train_config.yaml").write_text(text, encoding="latin-1")
+    _, cfg = launch.compose(cluster_runs.overrides(images, folder))
+    result = hostile_files.opened(preflight.check, cfg)
+    assert isinstance(result.error, StartError)
+    assert "train_config.yaml cannot be read" in str(result.error)
+
+
+@pytest.fixture
+def start_from(images, tmp_path, capsys):
+    """`start_from(file)` -> code and message of a start with that PARAMS_FILE."""
+    from vissl_swav import train
+
+    def start(file):
+        folder = tmp_path / "out"
+        key = "config.MODEL.WEIGHTS_INIT.PARAMS_FILE"
+        overrides = cluster_runs.overrides(images, folder, f"{key}={file}")
+        code = train.main(overrides)
+        assert not folder.exists(), "a refused start wrote something"
+        return code, capsys.readouterr().err
+
+    return start
+
+
+@pytest.mark.parametrize("kind", ["torch", "legacy"])
+def test_hostile_weights_end_the_start_with_one_message(
+    host, start_from, tmp_path, kind
+):
     mark, file = tmp_path / "mark", tmp_path / "weights.torch"
-    file.write_bytes(hostile_files.harmful(mark))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "vissl_swav.train"),
-            *cluster_runs.overrides(images, tmp_path / "out"),
-            f"config.MODEL.WEIGHTS_INIT.PARAMS_FILE={file}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    file.write_bytes(hostile_files.harmful(mark, kind))
+    code, message = start_from(file)
+    assert code == 2 and "Traceback" not in message and not mark.exists()
+    assert "PARAMS_FILE: Refused to load" in message
+    assert "VISSL_SWAV_TRUST_CHECKPOINTS=1" in message and "the command line" in message
+
+
+def test_broken_weights_end_the_start_with_one_message(host, run, start_from, tmp_path):
+    file, good = tmp_path / "weights.torch", (run / "checkpoint.torch").read_bytes()
+    mark = tmp_path / "mark"
+    for content in (
+        *(b"", b"no weights", good[: len(good) // 2], hostile_files.bomb()),
+        hostile_files.harmful(mark, "pickle"),
+    ):
+        file.write_bytes(content)
+        code, message = start_from(file)
+        assert code == 2 and "Traceback" not in message
+        assert "weights.torch" in message and "PARAMS_FILE" in message
+    assert not mark.exists()
+
+
+def test_weights_are_looked_at_without_their_tensors(host, run, tmp_path, monkeypatch):
+    """The start reads the pickle; checksums and tensors are left to the run."""
+    import zipfile
+
+    from vissl_swav.compat import checkpoint_loading
+
+    read = []
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda archive: read.append(1))
+    checkpoint_loading.check_is_data(str(run / "checkpoint.torch"))
+    assert not read
+    checkpoint_loading.load_checkpoint(str(run / "checkpoint.torch"))
+    assert len(read) == 1
+
+
+def test_a_checkpoint_is_read_through_once(run, tmp_path, monkeypatch):
+    """Its checksums are held against it once, not by each of two readers."""
+    import zipfile
+
+    from vissl_swav.compat.checkpoint_files import fault_of
+
+    passes, testzip = [], zipfile.ZipFile.testzip
+    monkeypatch.setattr(
+        zipfile.ZipFile, "testzip", lambda archive: passes.append(1) or testzip(archive)
     )
-    assert done.returncode != 0 and not mark.exists()
-    assert "Refused to load" in done.stderr
+    state = torch.load(run / "checkpoint.torch", weights_only=False)
+    state.update(iteration=3, train_phase_idx=0)
+    torch.save(state, tmp_path / "model_phase0.torch")
+    assert fault_of(tmp_path / "model_phase0.torch") is None and len(passes) == 1
 
 
 @pytest.mark.parametrize("loss", ["swav", "deepcluster_v2", "sela_v2"])

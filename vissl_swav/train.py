@@ -29,33 +29,25 @@ if have_host():
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs; returns the exit code (2 for a start that is refused, 1 for bad data)."""
+    """Runs; returns the exit code (2 for a refused start, 1 for an early end)."""
     overrides = list(sys.argv[1:] if arguments is None else arguments)
     if not have_host():
         print(INSTALL_LINE, file=sys.stderr)
         return 2
-    from torch.multiprocessing.spawn import ProcessRaisedException
-
-    from vissl_swav.data.errors import DataError
-    from vissl_swav.health.errors import RunStopped
-    from vissl_swav.host.errors import StartError
+    from vissl_swav.host.endings import ending_of
     from vissl_swav.host.launch import start
 
     compat.apply()
     try:
         start(overrides)
-    except StartError as error:
-        print(f"vissl-swav train: {error}", file=sys.stderr)
-        return 2
-    except (DataError, RunStopped) as error:
-        print(f"vissl-swav train: {error}", file=sys.stderr)
-        return 1
-    except ProcessRaisedException as error:
-        # The rank's traceback, then what it says last, where a reader looks first.
-        text = str(error).rstrip()
-        last = text.splitlines()[-1].partition(": ")[2] or text
-        print(f"{text}\n\nvissl-swav train: {last}", file=sys.stderr)
-        return 1
+    except Exception as error:
+        ending = ending_of(error)
+        if ending is None:
+            raise
+        if ending.traceback is not None:
+            print(f"{ending.traceback}\n", file=sys.stderr)
+        print(f"vissl-swav train: {ending.message}", file=sys.stderr)
+        return ending.exit_code
     return 0
 
 

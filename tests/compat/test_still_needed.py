@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from vissl_swav import compat
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
@@ -17,6 +19,12 @@ EXPECTED = {
     "removed_names": "MutableMapping",
     "checkpoint_loading": "AttrDict",
     "resume": "/None",
+    "checkpoint_writing": "half a file has the name",
+    "position": "starts at step -2",
+    "schedule": "epoch 0 at 0.25",
+    "options": "weight decay 0.5",
+    "hooks": "no hook gets its state",
+    "apex_identity": "imports apex",
     "larc": "Apex needed for LARC",
     "sync_bn": "name 'apex' is not defined",
     "amp": "Apex is not available",
@@ -25,6 +33,17 @@ EXPECTED = {
     "low_shot": "images_data_file",
     "environment_report": "not named",
 }
+# Symptoms of shims that go by another name, and shims with a test of their own below.
+SHIM_OF = {
+    **{"position": "resumed_state", "schedule": "resumed_state"},
+    **{"options": "resumed_state", "hooks": "resumed_state", "low_shot": "cpu_tools"},
+}
+BELOW = {"numpy_scalars", "torchvision_ops", "package_resources"}
+
+
+def test_every_shim_is_asked():
+    asked = {SHIM_OF.get(name, name) for name in EXPECTED}
+    assert asked | BELOW == set(compat.SHIMS)
 
 
 @pytest.fixture(scope="module")

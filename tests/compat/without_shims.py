@@ -5,6 +5,7 @@ VISSL_SWAV_AUTO=0. What only stops the import of the host is put right on the wa
 the shims that do so, when its symptom has been written down.
 """
 
+import inspect
 import io
 import json
 import sys
@@ -87,13 +88,66 @@ def checkpoints():
     SYMPTOMS["resume"] = checkpoint.get_resume_checkpoint(cfg, folder)
 
 
+class Unpicklable:
+    def __reduce__(self):
+        raise ValueError("in the middle of a checkpoint")
+
+
+def interrupted_runs():
+    import torch
+    from classy_vision.optim.sgd import SGD
+    from vissl.trainer.train_task import SelfSupervisionTask
+    from vissl.trainer.trainer_main import SelfSupervisionTrainer
+    from vissl.utils import checkpoint
+
+    folder = tempfile.mkdtemp()
+    content = {"weights": torch.ones(9), "rest": Unpicklable()}
+    name = "model_phase0.torch"
+    symptom("write", lambda: checkpoint.save_checkpoint(folder, content, name))
+    torn = "in the middle" in SYMPTOMS.pop("write") and (Path(folder) / name).exists()
+    SYMPTOMS["checkpoint_writing"] = "half a file has the name" if torn else None
+
+    # Half of the second of two epochs is done, which had 4 steps and now have 8.
+    task = SelfSupervisionTask.__new__(SelfSupervisionTask)
+    task.checkpoint = {"iteration": 6, "train_phase_idx": 0}
+    task.dataloaders = {"train": range(8)}
+    start = task._compute_start_iter_from_checkpoint("train")
+    SYMPTOMS["position"] = f"starts at step {start}" if start != 4 else None
+
+    asked = []
+    task = SimpleNamespace(
+        **{"meters": [], "losses": [], "phase_idx": -1, "train_phase_idx": -1},
+        phases=[{"train": True}, {"train": True}],
+        checkpoint=None,
+        recreate_data_iterator=lambda *_, **__: None,
+        model=torch.nn.Identity(),
+        optimizer=SimpleNamespace(on_epoch=asked.append),
+        where=0.25,
+    )
+    SelfSupervisionTrainer._advance_phase(SimpleNamespace(), task)
+    SYMPTOMS["schedule"] = f"epoch 0 at {asked[-1]}" if asked[-1] else None
+
+    taken = inspect.getsource(SelfSupervisionTask._set_classy_state)
+    SYMPTOMS["hooks"] = "no hook gets its state" if "hooks" not in taken else None
+
+    old, new = SGD(weight_decay=0.5), SGD(weight_decay=0.0)
+    for optimizer in (old, new):
+        optimizer.prepare([torch.nn.Parameter(torch.ones(1))])
+    new.set_classy_state(old.get_classy_state())
+    decay = new.optimizer.param_groups[0]["weight_decay"]
+    SYMPTOMS["options"] = f"weight decay {decay}" if decay else None
+
+
 def without_apex():
     import torch
     from classy_vision.optim.sgd import SGD
     from vissl.config import AttrDict
     from vissl.models.model_helpers import convert_sync_bn
+    from vissl.trainer import train_task
     from vissl.trainer.train_task import SelfSupervisionTask
 
+    imports = "import apex" in inspect.getsource(train_task)
+    SYMPTOMS["apex_identity"] = "imports apex" if imports else None
     weights = [torch.nn.Parameter(torch.ones(1))]
     symptom("larc", lambda: SGD(use_larc=True, larc_config={}).prepare(weights))
     sync_bn = {"SYNC_BN_TYPE": "apex", "GROUP_SIZE": 0}
@@ -132,6 +186,7 @@ def on_the_cpu():
 
 if __name__ == "__main__":
     before_the_host()
-    for part in (numpy_and_collections, checkpoints, without_apex, on_the_cpu):
+    parts = numpy_and_collections, checkpoints, interrupted_runs, without_apex
+    for part in (*parts, on_the_cpu):
         part()
     print(json.dumps(SYMPTOMS))

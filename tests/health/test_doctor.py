@@ -85,11 +85,22 @@ def test_a_sound_machine():
             "same index",
         ),
         (
-            with_versions(torch="2.1.2", torchvision="0.16.2"),
+            with_versions(torch="2.3.1", torchvision="0.18.1"),
             FAIL,
-            "torch and numpy",
-            "built for numpy 1, and 2.4.6",
-            "numpy<2",
+            "torch",
+            "2.3.1, and vissl_swav needs 2.4",
+            "pytorch.org",
+        ),
+        (
+            machine(
+                versions={n: v for n, v in VERSIONS.items() if n != "faiss-cpu"}
+                | {"faiss-gpu": ["1.15.1"]},
+                probes={**PROBES, "faiss": Answer(0, "0")},
+            ),
+            WARN,
+            "faiss",
+            "sees no GPU, and torch does",
+            "nearest=auto",
         ),
         (with_versions(hydra_core="1.1.2"), FAIL, "hydra-core", "1.1.2", ">=1.3"),
         (with_versions(hydra_core="1.4.0"), WARN, "hydra-core", "1.4.0", ">=1.3"),
@@ -203,8 +214,8 @@ def test_one_thing_is_wrong(facts, level, what, said, cure):
     [
         machine(apex=("nvidia", "NVIDIA apex at x")),
         with_versions(faiss_cpu=None),
-        with_versions(torch="2.2.0", torchvision="0.17.0", numpy="1.26.4"),
-        with_versions(torch="1.13.1", torchvision="0.14.1", numpy="1.26.4"),
+        with_versions(torch="2.4.0", torchvision="0.19.0", numpy="1.26.4"),
+        with_versions(faiss_cpu=None, faiss_gpu="1.15.1"),
         with_versions(torch="2.13.0", torchvision="0.28.0+cu130"),
         with_probes(driver=Answer(None), cuda=Answer(1, "", "no device"), nccl=None),
         with_probes(gloo0=None, gloo1=None, torch=None),
@@ -214,6 +225,31 @@ def test_one_thing_is_wrong(facts, level, what, said, cure):
 )
 def test_what_is_no_fault(facts):
     assert faults(facts) == {}
+
+
+def test_an_old_torch_beside_a_new_numpy_is_two_faults():
+    found = faults(with_versions(torch="2.1.2", torchvision="0.16.2"))
+    assert set(found) == {"torch", "torch and numpy"}
+    assert "built for numpy 1, and 2.4.6" in found["torch and numpy"].text
+    assert "numpy<2" in found["torch and numpy"].cure
+
+
+def test_the_torchvision_of_old_torches():
+    assert doctor.wanted_torchvision("1.13.1") == (0, 14)
+    assert doctor.wanted_torchvision("2.0.1") == (0, 15)
+    assert doctor.wanted_torchvision("2.13.0+cpu") == (0, 28)
+
+
+def test_what_faiss_can_be_used_for():
+    gpu = with_versions(faiss_cpu=None, faiss_gpu="1.15.1").versions
+    seen = {**PROBES, "faiss": Answer(0, "2")}
+    for facts, word in (
+        (machine(), "on the CPU only"),
+        (machine(versions=gpu, probes=seen), "sees 2 GPU(s)"),
+        (with_probes(cuda=BAD, driver=None), "works beside torch"),
+    ):
+        (line,) = [f for f in diagnose(facts, CHECKS) if f.what == "faiss"]
+        assert line.level == OK and line.text.endswith(word)
 
 
 def test_an_old_torch_without_the_hook_still_loads_checkpoints():

@@ -1,5 +1,6 @@
 """Verdicts on made-up curves; those of real runs are in benchmarks/health_runs.py."""
 
+import json
 import math
 
 import pytest
@@ -167,6 +168,34 @@ def test_remedies_are_in_order_and_leave_out_what_is_done():
 def test_every_verdict_but_healthy_has_remedies(verdict):
     found = remedies(verdict, RunFacts(**FACTS))
     assert bool(found) == (verdict is not Verdict.HEALTHY)
+
+
+def test_a_judge_goes_on_from_its_state():
+    """Stopped at every reading in turn, through JSON and back: the same findings."""
+
+    def curve(step):
+        return falling(step) + (0.8 if 520 < step < 800 else 0.0)
+
+    def run(stop):
+        judge, found = Judge(50), []
+        for step in range(1, 1001):
+            judge.add(curve(step))
+            if step % 10 == 0:
+                now = Signals(step, CEILING, FLOOR, queue_in_use=step > 500, **HEALTHY)
+                finding = judge.judge(now)
+                if finding is not None:
+                    found.append((step, finding))
+            if step == stop:
+                state = json.loads(json.dumps(judge.state()))
+                judge = Judge(50)
+                judge.restore(state)
+        return found
+
+    whole = run(stop=0)
+    kinds = [finding.verdict for _, finding in whole]
+    assert kinds == [Verdict.QUEUE_HURTS, Verdict.HEALTHY]
+    for stop in (15, 199, 505, 600, 730, 790):
+        assert run(stop) == whole
 
 
 def test_alarms():

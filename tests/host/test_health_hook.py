@@ -1,5 +1,6 @@
 """The health and the non-finite hook: on a stand-in task, and in whole runs."""
 
+import io
 import json
 import logging
 import math
@@ -130,6 +131,42 @@ def collapse(task, steps):
     task.sgd.param_groups[0]["lr"] = 0.0
     for _ in range(steps):
         task.step(torch.ones(16, 3, 2, 2))
+
+
+def test_windows_go_through_a_checkpoint(health, tmp_path):
+    """150 steps, a resume, 150 steps: the verdict falls at step 200, once."""
+    first = health()
+    collapse(started(Task(tmp_path), first), 150)
+    stream = io.BytesIO()
+    torch.save(first.get_classy_state(), stream)
+    stream.seek(0)
+    state = torch.load(stream, weights_only=True)
+    first.on_end(None)
+    second = health()
+    second.set_classy_state(state)
+    task = Task(tmp_path)
+    task.iteration = 150
+    collapse(started(task, second), 150)
+    verdicts = [line for line in written(tmp_path) if "verdict" in line]
+    assert [(v["step"], v["verdict"]) for v in verdicts] == [(200, "COLLAPSED")]
+    assert "freeze the prototypes" in verdicts[0]["remedies"][0]
+    assert second.get_classy_state()["judge"]["verdict"] == "COLLAPSED"
+
+
+@pytest.mark.parametrize("change", ["prototypes", "epoch", "nothing saved"])
+def test_windows_of_another_problem_begin_anew(health, tmp_path, change):
+    first = health()
+    collapse(started(Task(tmp_path), first), 150)
+    state = {} if change == "nothing saved" else first.get_classy_state()
+    cfg = config()
+    if change == "prototypes":
+        cfg.LOSS.swav["num_prototypes"] = [6]
+    task, second = Task(tmp_path, cfg), health()
+    if change == "epoch":
+        task.dataloaders = {"train": range(60)}
+    second.set_classy_state(state)
+    started(task, second)
+    assert second.get_classy_state()["judge"]["steps"] == 0
 
 
 @pytest.mark.parametrize("action", ["warn", "ignore"])
@@ -330,21 +367,26 @@ def test_every_rank_hears_which_rank_has_the_first_bad_tensor(host, tmp_path):
     assert names == [f"nonfinite_step1_rank{rank}.pt" for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("loss", ["swav", "deepcluster_v2", "sela_v2"])
-def test_a_run_of_two_processes_is_watched(images, tmp_path, loss):
-    """Both ranks take part; the primary alone writes."""
+def train_two_processes(images, folder, loss, *, epochs):
     queue = ["config.LOSS.swav.queue_length=16"] if loss == "swav" else []
     host_runs.train(
         *host_runs.overrides(
             images,
-            tmp_path,
+            folder,
             "config.LOG_FREQUENCY=1",
+            "config.CHECKPOINT.OVERWRITE_EXISTING=true",
             *queue,
             loss=loss,
             processes=2,
-            epochs=2,
+            epochs=epochs,
         )
     )
+
+
+@pytest.mark.parametrize("loss", ["swav", "deepcluster_v2", "sela_v2"])
+def test_a_run_of_two_processes_is_watched(images, tmp_path, loss):
+    """Both ranks take part; the primary alone writes."""
+    train_two_processes(images, tmp_path, loss, epochs=2)
     found = written(tmp_path)
     readings = [line for line in found if "loss" in line]
     losses = host_runs.losses(tmp_path)
@@ -353,6 +395,13 @@ def test_a_run_of_two_processes_is_watched(images, tmp_path, loss):
     assert ("code_entropy" in readings[0]) == (loss == "swav")
     assert sum("distinct_prototypes" in line for line in found) == 2
     assert all("hook_share" in line for line in readings[1:3])
+    if loss == "swav":
+        # A resume for an epoch more: 3 steps on top of the checkpoint's 6.
+        train_two_processes(images, tmp_path, loss, epochs=3)
+        state = torch.load(tmp_path / "checkpoint.torch", weights_only=True)
+        judge = state["classy_state_dict"]["hooks"]["HealthHook"]["judge"]
+        assert judge["steps"] == 9
+        assert judge["recent"] == host_runs.losses(tmp_path)
 
 
 def test_a_run_that_blows_up_leaves_no_checkpoint_of_it(images, tmp_path):

@@ -36,11 +36,12 @@ def plan(compose):
 @pytest.fixture
 def check(compose):
     """`check(*overrides)`: what a start does with the plan."""
-    from vissl_swav.host import plan_facts, settings
+    from vissl_swav.host import data_checks, plan_facts, settings
 
     def run(*overrides, **changes):
         cfg = compose(*overrides, **changes)
-        plan_facts.check(cfg, settings.run_facts(cfg))
+        facts = settings.run_facts(cfg)
+        plan_facts.check(cfg, data_checks.check_data(facts, torchrun=False))
 
     return run
 
@@ -130,15 +131,17 @@ def test_a_loss_of_the_hosts_has_no_plan(host, images, tmp_path):
     assert plan_facts.check(cfg, settings.run_facts(cfg)) is None
 
 
-def test_images_are_counted(compose, images, tmp_path):
-    from vissl_swav.host import plan_facts, settings
+def test_images_are_counted_once(compose, images, tmp_path, monkeypatch):
+    """By the look at them; the plan takes the number that this gave."""
+    from vissl_swav.host import data_checks, preflight, settings
 
     def count(*overrides):
-        return plan_facts.count_images(settings.run_facts(compose(*overrides)))
+        run = settings.run_facts(compose(*overrides))
+        return data_checks.look_at_data(run)["TRAIN"]
 
-    source = "config.DATA.TRAIN.DATA_SOURCES"
+    source, limit = "config.DATA.TRAIN.DATA_SOURCES", "config.DATA.TRAIN.DATA_LIMIT"
     assert count() == 48
-    assert count("config.DATA.TRAIN.DATA_LIMIT=20") == 20
+    assert count(f"{limit}=20") == 20
     assert count(f"{source}=[disk_folder]") == 48
     assert count(f"{source}=[synthetic]") is None
     names = tmp_path / "names.npy"
@@ -147,32 +150,31 @@ def test_images_are_counted(compose, images, tmp_path):
     assert count(f"{source}=[disk_filelist]", path) == 3
     names.write_bytes(b"no list")
     assert count(f"{source}=[disk_filelist]", path) is None
-    assert count(f"config.DATA.TRAIN.DATA_PATHS=[{tmp_path / 'gone'}]") is None
+    for wrong in (0, 49):
+        with pytest.raises(StartError, match=f"is {wrong}, and there are 48 images"):
+            count(f"{limit}={wrong}")
+    with pytest.raises(StartError, match="there is no"):
+        count(f"config.DATA.TRAIN.DATA_PATHS=[{tmp_path / 'gone'}]")
+
+    listed, open_images = [], data_checks.open_images
+    monkeypatch.setattr(
+        data_checks,
+        "open_images",
+        lambda path: listed.append(path) or open_images(path),
+    )
+    assert preflight.check(compose()).num_images == 48 and len(listed) == 1
 
 
 def test_parameters_are_those_of_the_model(compose):
     from vissl.models import build_model
 
-    from vissl_swav.host import plan_facts
-    from vissl_swav.host.settings.plan import plan_facts as facts_of
+    from vissl_swav.host import trial
+    from vissl_swav.host.settings.to_make import to_make
 
     cfg = compose()
     model = build_model(cfg.MODEL, cfg.OPTIMIZER)
     wanted = sum(parameter.numel() for parameter in model.parameters())
-    assert plan_facts.count_parameters(facts_of(cfg)) == wanted > 0
-
-
-def test_a_model_that_cannot_be_built_is_not_counted(compose, caplog):
-    import dataclasses
-
-    from vissl_swav.host import plan_facts
-    from vissl_swav.host.settings.plan import plan_facts as facts_of
-
-    cfg = compose()
-    facts = dataclasses.replace(facts_of(cfg), model=(cfg.MODEL, None))
-    cfg.MODEL.TRUNK.NAME = "no_such_trunk"
-    assert plan_facts.count_parameters(facts) is None
-    assert "parameters are not counted" in caplog.text
+    assert trial.check(to_make(cfg)) == wanted > 0
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -310,7 +312,7 @@ class TestAutoScale:
                     "config.AUTO_SCALE=128",
                     "config.OPTIMIZER.param_schedulers.lr.name=zigzag",
                 ],
-                ["'zigzag'", "does not know"],
+                ["'zigzag'", "Known are composite"],
             ),
             (
                 [

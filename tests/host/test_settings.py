@@ -47,7 +47,7 @@ def test_a_folder_given_by_path_holds_its_labels(compose, images):
     ("override", "words"),
     [
         ("++config.LOSS.swav.temperture=0.1", ["did you mean temperature", "command"]),
-        ("config.LOSS.swav.temperature=warm", ["'warm'", "int or float"]),
+        ("config.LOSS.swav.temperature=warm", ["'warm'", "wanted a number"]),
         ("config.LOSS.swav.temperature=0", ["wanted > 0"]),
         ("config.LOSS.swav.num_iterations=0", ["num_iterations is 0"]),
         ("config.LOSS.swav.crops_for_assign=[0,3]", ["each in 0..2"]),

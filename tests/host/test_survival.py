@@ -6,12 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import host_runs
 import pytest
 import torch
+import yaml
+from same_runs import assert_same_state, final, steps
 
-from vissl_swav.compat.resumed_state import position
+from vissl_swav.compat.resumed_state import place_before_loading, position
 from vissl_swav.host import preemption
 
 # Many whole runs each; cores may be shared.
@@ -19,6 +23,8 @@ pytestmark = pytest.mark.timeout(600)
 
 QUEUE = "config.LOSS.swav.queue_length=64"
 EVERY_EPOCH = "config.CHECKPOINT.CHECKPOINT_FREQUENCY=1"
+# Than this machine may have cores.
+MORE_RANKS = {"VISSL_SWAV_ALLOW_OVERSUBSCRIPTION": "1"}
 RARELY = "config.CHECKPOINT.CHECKPOINT_FREQUENCY=100"
 # The learning rate stays during an epoch: resumed in its middle it must not move.
 BY_EPOCH = (
@@ -27,52 +33,17 @@ BY_EPOCH = (
 )
 
 
-def steps(folder):
-    """Loss and learning rate by step; a step taken twice must have given the same."""
-    found = {}
-    for line in host_runs.lines(folder):
-        now = line["loss"], line["lr"]
-        assert found.setdefault(line["step"], now) == now, line["step"]
-    return found
+def to_one_or_all(process, *, group):
+    """SIGTERM to the launching process, or to every one."""
+    (os.killpg if group else os.kill)(process.pid, signal.SIGTERM)
 
 
-def final(folder):
-    (path,) = folder.glob("model_final*.torch")
-    return torch.load(path, weights_only=False, map_location="cpu")
-
-
-def assert_same_state(one, other):
-    """Weights, optimiser and loss of two final checkpoints, bit for bit."""
-    for part in ("base_model", "optimizer"):
-        a, b = (x["classy_state_dict"][part] for x in (one, other))
-        assert _tensors(a).keys() == _tensors(b).keys()
-        for name, tensor in _tensors(a).items():
-            assert torch.equal(tensor, _tensors(b)[name]), name
-    a, b = _tensors(one["loss"]), _tensors(other["loss"])
-    assert a.keys() == b.keys() and a
-    for name, tensor in a.items():
-        assert torch.equal(tensor, b[name]), name
-
-
-def _tensors(tree, above=""):
-    if isinstance(tree, torch.Tensor):
-        return {above: tree}
-    entries = tree.items() if isinstance(tree, dict) else ()
-    if isinstance(tree, (list, tuple)):
-        entries = enumerate(tree)
-    return {
-        name: tensor
-        for key, entry in entries
-        for name, tensor in _tensors(entry, f"{above}.{key}").items()
-    }
-
-
-def interrupt(arguments, folder, *, after_step, group=False):
-    """Starts a run, sends SIGTERM once it has taken a step; its exit code, output."""
+def interrupt(arguments, folder, *, after_step, send):
+    """Starts a run, calls `send` once it has taken a step; its exit code, output."""
     process = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=host_runs.ROOT,
-        env=host_runs.ENVIRONMENT,
+        env={**host_runs.ENVIRONMENT, **MORE_RANKS},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -83,7 +54,7 @@ def interrupt(arguments, folder, *, after_step, group=False):
         while not file.exists() or len(file.read_text().splitlines()) < after_step:
             assert process.poll() is None and time.monotonic() < limit
             time.sleep(0.02)
-        (os.killpg if group else os.kill)(process.pid, signal.SIGTERM)
+        send(process)
         output, _ = process.communicate(timeout=120)
     finally:
         if process.poll() is None:
@@ -95,9 +66,10 @@ def interrupt(arguments, folder, *, after_step, group=False):
 @pytest.mark.parametrize(
     ("method", "processes", "group"),
     [
-        ("swav", 1, False),
+        pytest.param("swav", 1, False, marks=pytest.mark.slow),
         ("swav", 2, True),
         pytest.param("deepcluster_v2", 2, False, marks=pytest.mark.slow),
+        pytest.param("sela_v2", 3, True, marks=pytest.mark.slow),
     ],
 )
 def test_after_sigterm_it_goes_on_as_if_nothing_had_been(
@@ -117,22 +89,78 @@ def test_after_sigterm_it_goes_on_as_if_nothing_had_been(
             images, folder, *extra, loss=method, processes=processes, epochs=5
         )
 
-    host_runs.train(*arguments(tmp_path / "whole"))
+    host_runs.train(*arguments(tmp_path / "whole"), env=MORE_RANKS)
     code, output = interrupt(
         ["-m", "vissl_swav.train", *arguments(tmp_path / "parts")],
         tmp_path / "parts",
         after_step=4,
-        group=group,
+        send=lambda process: to_one_or_all(process, group=group),
     )
     assert code == preemption.EXIT_CODE == 75, output[-3000:]
     (written,) = (tmp_path / "parts").glob("model_iteration*.torch")
     assert f"the checkpoint of step {written.stem[15:]} is written" in output
     assert "killed by signal" not in output, "a loader's worker died"
-    host_runs.train(*arguments(tmp_path / "parts"))
+    host_runs.train(*arguments(tmp_path / "parts"), env=MORE_RANKS)
     whole, parts = (steps(tmp_path / name) for name in ("whole", "parts"))
     assert whole == parts and len(whole) == 15
     assert len({rate for _, rate in whole.values()}) == 5
     assert_same_state(final(tmp_path / "whole"), final(tmp_path / "parts"))
+
+
+def kill_the_second_rank(process):
+    """Ranks are started in their order, by multiprocessing's `spawn_main`."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    ranks = [
+        int(child)
+        for child in children.read_text().split()
+        if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()
+    ]
+    assert len(ranks) == 2
+    os.kill(sorted(ranks)[1], signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_killed_ends_the_run_and_is_named(images, tmp_path):
+    """As by a machine short of memory: one message, no hang, and it goes on."""
+    arguments = [
+        *("-m", "vissl_swav.train"),
+        *host_runs.overrides(
+            images, tmp_path / "run", EVERY_EPOCH, processes=2, epochs=30
+        ),
+    ]
+    began = []
+
+    def send(process):
+        began.append(time.monotonic())
+        kill_the_second_rank(process)
+
+    code, output = interrupt(arguments, tmp_path / "run", after_step=7, send=send)
+    assert code == 1 and time.monotonic() - began[0] < 90
+    last = output.rstrip().splitlines()[-1]
+    assert last.startswith("vissl-swav train: rank 1 was ended by SIGKILL. ")
+    assert "short of memory" in last and last.endswith("from the last checkpoint.")
+    assert "ProcessExitedException" not in output
+    assert "ProcessExitedException" in (tmp_path / "run" / "log.txt").read_text()
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_no_success(images, tmp_path):
+    """In one process the host would say "All Done!" and exit with 0."""
+    arguments = host_runs.overrides(images, tmp_path / "run", EVERY_EPOCH, epochs=50)
+    # Whoever runs the tests in the background lets them ignore it, and their children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code, output = interrupt(
+            ["-m", "vissl_swav.train", *arguments],
+            tmp_path / "run",
+            after_step=4,
+            send=lambda process: os.kill(process.pid, signal.SIGINT),
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert code == 130, output[-3000:]
+    assert "Interrupted. The same command goes on from the last checkpoint." in output
+    assert "All Done!" not in output and "Traceback" not in output
 
 
 # `vissl-swav train` that gets the signal in the test phase of the second epoch.
@@ -328,6 +356,47 @@ def test_position(iteration, old, new, wanted):
         steps=new[1],
     )
     assert found == wanted
+
+
+def test_the_stored_config_is_plain_data(compose, tmp_path):
+    """A tuple in it once made every checkpoint beside it a stranger's."""
+    from vissl_swav.host import launch
+
+    config = compose()
+    config.OPTIMIZER["betas"] = (0.9, 0.999)
+    launch._save(config, tmp_path)
+    stored = yaml.safe_load((tmp_path / "train_config.yaml").read_text())
+    assert stored["OPTIMIZER"]["betas"] == [0.9, 0.999]
+    launch._save(config, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["train_config.yaml"]
+
+
+def test_hooks_get_their_state_back_before_the_start(host):
+    from classy_vision.hooks.classy_hook import ClassyHook
+
+    class Counter(ClassyHook):
+        on_start = on_phase_start = on_step = ClassyHook._noop
+        on_phase_end = on_end = ClassyHook._noop
+
+    class New(Counter):
+        pass
+
+    class Task:
+        checkpoint = None
+        optimizer = SimpleNamespace(optimizer=SimpleNamespace(param_groups=[{}]))
+
+        def _set_classy_state(self, state):
+            self.taken = state
+
+    place_before_loading(SimpleNamespace(SelfSupervisionTask=Task))
+    old, task = Counter(), Task()
+    old.state.count = 3
+    task.hooks = [Counter(), New()]
+    state = {"hooks": {hook.name(): hook.get_classy_state() for hook in [old]}}
+    task._set_classy_state(state)
+    assert task.taken is state
+    assert [vars(hook.state) for hook in task.hooks] == [{"count": 3}, {}]
+    task._set_classy_state({})
 
 
 def test_a_process_that_does_not_come_to_an_end_is_ended(tmp_path):

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vissl_swav.compat.checkpoint_loading import load_checkpoint
+from vissl_swav.compat.checkpoint_loading import BrokenFile, load_checkpoint
 
 _PHASE = re.compile(r"model_(?:final_checkpoint_)?phase(\d+)\.torch")
 _ITERATION = re.compile(r"model_iteration(\d+)\.torch")
@@ -130,22 +130,17 @@ def _verdict(path: Path) -> Verdict:
 def _looked_at(path: Path, size: int, mtime: int) -> Verdict:
     """Cached: the checks before a run and the host's start ask for the same file."""
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-            if damaged is not None:
-                return Verdict(f"is damaged (checksum of its part {damaged})")
-            content = load_checkpoint(str(path), map_location="cpu", mmap=True)
-        elif size == 0:
+        if size == 0:
             return Verdict("is empty")
-        else:
-            content = load_checkpoint(str(path), map_location="cpu")
+        content = load_checkpoint(
+            str(path), map_location="cpu", mmap=zipfile.is_zipfile(path)
+        )
+    except BrokenFile as error:
+        return Verdict(f"is cut short or damaged ({size:,} bytes; {error.reason})")
     # A torn file fails in as many ways as there are bytes.
     except Exception as error:
         what = " ".join(str(error).split())[:200]
-        return Verdict(
-            f"is cut short or damaged ({size:,} bytes; {type(error).__name__}: {what})"
-        )
+        return Verdict(f"cannot be read ({type(error).__name__}: {what})")
     return _state_of(path, content)
 
 

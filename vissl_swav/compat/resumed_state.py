@@ -4,13 +4,16 @@ Symptoms: (1) resumed in mid-epoch, a schedule that moves once an epoch gives th
     learning rate of that moment, not that of the epoch's start. (2) With another global
     batch, or other data, the sampler is told to start at a negative step or beyond the
     epoch, and progress is off. (3) A weight decay or momentum changed in the config is
-    silently replaced by the checkpoint's.
+    silently replaced by the checkpoint's. (4) The state of hooks is in the checkpoint,
+    but no hook gets it back.
 Host lines: `vissl/trainer/trainer_main.py:330` (1), `vissl/trainer/train_task.py:512`
     and `classy_vision/tasks/classification_task.py:922` (2),
-    `classy_vision/optim/classy_optimizer.py:212` (3).
+    `classy_vision/optim/classy_optimizer.py:212` (3), `vissl/trainer/train_task.py:566`
+    (4); classy-vision's own task does it (`tasks/classification_task.py:1010`).
 Remedy: (1) the schedule is asked again for the epoch's start. (2) Finished epochs count
     as finished; of an unfinished one as many images, in whole steps. It is logged. (3)
-    The optimizer's state is the checkpoint's, its options are the config's.
+    The optimizer's state is the checkpoint's, its options are the config's. (4) Every
+    hook is handed its state before the training starts.
 Delete it when: VISSL does so.
 """
 
@@ -40,13 +43,14 @@ def apply() -> None:
 
 
 def place_before_loading(module: ModuleType) -> None:
-    """Set position and options right before the task takes its state."""
+    """Set position and options right before the task takes its state; then hooks."""
 
     def around(original: Callable[..., Any]) -> Callable[..., Any]:
         def _set_classy_state(self: Any, state: dict[str, Any]) -> None:
             _count_anew(self, state)
             _keep_options(self, state)
             original(self, state)
+            _hand_to_hooks(self, state)
 
         return _set_classy_state
 
@@ -139,3 +143,11 @@ def _keep_options(task: Any, state: dict[str, Any]) -> None:
         return
     for old, now in zip(saved["param_groups"], groups, strict=True):
         old.update({k: v for k, v in now.items() if k != "params" and k in old})
+
+
+def _hand_to_hooks(task: Any, state: dict[str, Any]) -> None:
+    """Hooks that the checkpoint does not know begin anew."""
+    states = state.get("hooks", {})
+    for hook in task.hooks:
+        if hook.name() in states:
+            hook.set_classy_state(states[hook.name()])

@@ -16,6 +16,7 @@ OK, WARN, FAIL = "OK", "WARN", "FAIL"
 GIB = 2**30
 LEAST_DISK, LEAST_SHARED = 5 * GIB, GIB
 LEAST_FILES = 1024
+LEAST_TORCH = (2, 4)
 _OPENCV = (
     "opencv-python",
     "opencv-python-headless",
@@ -146,6 +147,22 @@ def versions(facts: Facts) -> list[Finding]:
     return found
 
 
+def oldest_torch(facts: Facts) -> list[Finding]:
+    """The checkpoint reader asks torch for what older ones have not."""
+    torch = facts.version("torch")
+    if torch is None or numbers(torch) >= LEAST_TORCH:
+        return []
+    least = ".".join(map(str, LEAST_TORCH))
+    return [
+        Finding(
+            FAIL,
+            "torch",
+            f"{torch}, and vissl_swav needs {least} or newer",
+            f"install torch {least} or newer as pytorch.org says for this machine",
+        )
+    ]
+
+
 def wanted_torchvision(torch: str) -> tuple[int, int]:
     """The torchvision made for a torch: 1.13 goes with 0.14, 2.0 with 0.15, and on."""
     major, minor = numbers(torch)
@@ -260,7 +277,26 @@ def faiss(facts: Facts) -> list[Finding]:
                 "two OpenMP libraries clash, take faiss and torch from one source",
             )
         ]
-    return [Finding(OK, "faiss", f"{listed}, works beside torch")]
+    return [_faiss_on_gpus(facts, listed, is_for_gpus=names[0] != "faiss-cpu")]
+
+
+def _faiss_on_gpus(facts: Facts, listed: str, *, is_for_gpus: bool) -> Finding:
+    """What it can be used for: `auto` needs no faiss, so this is never a failure."""
+    works, answer = f"{listed}, works beside torch", facts.probes.get("faiss")
+    cuda = facts.probes.get("cuda")
+    if answer is None or cuda is None or not cuda.ok:
+        return Finding(OK, "faiss", works)
+    if not is_for_gpus:
+        return Finding(OK, "faiss", f"{works}, on the CPU only")
+    if answer.out.strip() == "0":
+        return Finding(
+            WARN,
+            "faiss",
+            f"{works}, but sees no GPU, and torch does: nearest=faiss would fail",
+            "leave config.LOSS.deepcluster_v2.nearest=auto, or install a faiss-gpu "
+            "that is built for this machine's CUDA",
+        )
+    return Finding(OK, "faiss", f"{works}, sees {answer.out or 'the'} GPU(s)")
 
 
 def opencv(facts: Facts) -> list[Finding]:
@@ -309,4 +345,6 @@ def hook(facts: Facts) -> list[Finding]:
     ]
 
 
-CHECKS: list[Check] = [versions, pairs, host_copies, apex, faiss, opencv, hook]
+CHECKS: list[Check] = [
+    *(versions, oldest_torch, pairs, host_copies, apex, faiss, opencv, hook),
+]

@@ -106,8 +106,8 @@ class Plan:
 
     @property
     def ceiling(self) -> float:
-        """Ln K, the loss where nothing is learned; the mean over heads, in nats."""
-        return sum(map(math.log, self.num_prototypes)) / len(self.num_prototypes)
+        """The loss where nothing is learned, in nats; see `loss_ceiling`."""
+        return loss_ceiling(self.num_prototypes)
 
     def floor(self, num_samples: int) -> float:
         """What the loss cannot go below with N samples, in nats; see `loss_floor`."""
@@ -134,6 +134,11 @@ def steps_per_epoch(
         return num_images // world_size // batch_per_process
     share = -(-num_images // world_size)
     return -(-share // batch_per_process)
+
+
+def loss_ceiling(num_prototypes: Sequence[int]) -> float:
+    """Ln K, where every prediction is uniform; in nats. The mean over heads."""
+    return sum(map(math.log, num_prototypes)) / len(num_prototypes)
 
 
 def loss_floor(num_prototypes: Sequence[int], num_samples: int) -> float:

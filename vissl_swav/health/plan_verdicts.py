@@ -48,19 +48,37 @@ def verdicts(plan: Plan) -> list[Verdict]:
     Where the images do not fill one batch nothing else can be said.
     """
     if plan.steps_per_epoch == 0:
-        return [_too_few_images(plan)]
+        assert plan.num_images is not None
+        found = too_few_images(plan.num_images, plan.batch_per_process, plan.world_size)
+        return [found]
     found = [verdict for check in _CHECKS for verdict in check(plan)]
     return sorted(found, key=lambda verdict: verdict.level != ERROR)
 
 
-def _too_few_images(plan: Plan) -> Verdict:
+def too_few_images(num_images: int, batch_per_process: int, world_size: int) -> Verdict:
+    """The images do not fill one batch of all processes, and the rest is dropped."""
+    most = num_images // world_size
+    cure = f"set it to at most {most}" if most else "take fewer processes"
     return Verdict(
         ERROR,
         TOO_FEW_IMAGES,
-        f"there are {plan.num_images} images, fewer than one global batch of "
-        f"{plan.batch} ({plan.batch_per_process} x {plan.world_size} processes), and "
-        "an incomplete batch is dropped. Lower the batch or add images.",
+        f"there are {num_images} images, fewer than one global batch of "
+        f"{batch_per_process * world_size} ({batch_per_process} x {world_size} "
+        f"processes), and an incomplete batch is dropped. The batch of a process: "
+        f"{cure}; or add images.",
         "DATA.TRAIN.BATCHSIZE_PER_REPLICA",
+    )
+
+
+def more_clusters(num_prototypes: int, num_images: int) -> Verdict:
+    """More clusters than images to make them of."""
+    return Verdict(
+        ERROR,
+        MORE_CLUSTERS,
+        f"num_clusters asks for {num_prototypes} prototypes, and there are {num_images}"
+        f" images to label. Lower num_clusters to {num_images} or less, a tenth of it "
+        "better.",
+        "MODEL.HEAD.PARAMS",
     )
 
 
@@ -68,15 +86,7 @@ def _clusters(plan: Plan) -> list[Verdict]:
     N, K = plan.num_images, plan.most_prototypes
     if not plan.keeps_bank or N is None or K <= N:
         return []
-    return [
-        Verdict(
-            ERROR,
-            MORE_CLUSTERS,
-            f"{K} clusters are to be made of {N} images. Lower num_clusters to {N} or "
-            "less, a tenth of it better.",
-            "MODEL.HEAD.PARAMS",
-        )
-    ]
+    return [more_clusters(K, N)]
 
 
 def _freeze(plan: Plan) -> list[Verdict]:

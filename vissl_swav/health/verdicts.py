@@ -6,8 +6,10 @@ are those of the calibration in `docs/health.md` (`benchmarks/health_runs.py`).
 
 import statistics
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 COLLAPSE_STEPS = 200
 """Steps over which the loss must sit at its ceiling; also the least of the others."""
@@ -125,6 +127,26 @@ class Judge:
         """The loss of a step, the mean over processes."""
         self._recent.append(loss)
         self._steps += 1
+
+    def state(self) -> dict[str, Any]:
+        """All that it remembers, in plain containers."""
+        return {
+            "recent": list(self._recent),
+            "best": self._best,
+            "risen_since": self._risen_since,
+            "queue_since": self._queue_since,
+            "steps": self._steps,
+            "verdict": self.verdict.value,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on where the judge of `state` stood."""
+        self._recent.extend(state["recent"])
+        self._best = state["best"]
+        self._risen_since = state["risen_since"]
+        self._queue_since = state["queue_since"]
+        self._steps = state["steps"]
+        self.verdict = Verdict(state["verdict"])
 
     def judge(self, signals: Signals) -> Finding | None:
         """A finding where the verdict is another than the last time, else None."""

@@ -14,8 +14,10 @@ from typing import Any
 
 import yaml
 
-from vissl_swav.host.config_values import check_kinds, value_at
+from vissl_swav.host.config_choices import check_choices
+from vissl_swav.host.config_values import check_kinds
 from vissl_swav.host.errors import StartError
+from vissl_swav.host.key_hints import hint
 from vissl_swav.host.settings import LOSSES, check_loss_key, nearest
 
 # Keys of ours that the host's defaults do not know.
@@ -40,16 +42,21 @@ _FREE = ("config.LOSS.", "config.METERS.", "config.SLURM.ADDITIONAL_PARAMETERS."
 _OVERRIDE = re.compile(r"^(?P<mark>\+\+|\+|~)?(?P<key>[^=]+?)(=(?P<value>.*))?$", re.S)
 
 
+def our_keys() -> set[str]:
+    """Dotted keys of ours: of the losses, and the others."""
+    return _OURS | {
+        f"config.LOSS.{loss.name}.{key}"
+        for loss in LOSSES.values()
+        for key in loss.keys
+    }
+
+
 def admit_our_keys(overrides: Sequence[str]) -> list[str]:
     """Lets `config.LOSS.<ours>.KEY=value` and our other keys do without `++`.
 
     hydra wants the mark on keys that the host's defaults lack.
     """
-    ours = _OURS | {
-        f"config.LOSS.{loss.name}.{key}"
-        for loss in LOSSES.values()
-        for key in loss.keys
-    }
+    ours = our_keys()
     admitted: list[str] = []
     for override in overrides:
         match = _OVERRIDE.match(override)
@@ -114,12 +121,22 @@ def place_of(key: str, overrides: Sequence[str]) -> str:
         match = _OVERRIDE.match(override)
         if not match or _is_group(match["key"]):
             continue
-        if match["key"] == key or key.startswith(match["key"] + "."):
+        if f"{key}.".startswith(f"{match['key']}.") or match["key"].startswith(
+            f"{key}."
+        ):
             return f"the command line ({override})"
     for path in files_of(overrides):
-        if key in set(key_paths(yaml.safe_load(path.read_text(encoding="utf-8")))):
+        if key in set(key_paths(_load(path))):
             return str(path)
     return "the composed config"
+
+
+def with_place(error: StartError, overrides: Sequence[str]) -> StartError:
+    """The error with the file, or the command line, where its key stands."""
+    if error.key is None:
+        return error
+    place = place_of(error.key, overrides)
+    return StartError(f"{error} (It stands in {place}.)", key=error.key)
 
 
 def check_keys(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
@@ -133,13 +150,22 @@ def check_keys(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     defaults = _load(_defaults_file())
     known = _OURS | set(key_paths(defaults))
     only = "config"
-    check_kinds(
-        {only: cfg[only]},
-        {only: defaults[only]},
-        chain([_ALSO_LISTS], _hosts_trees()),
-    )
+    shapes = chain([_ALSO_LISTS], _hosts_trees())
+    try:
+        check_kinds({only: cfg[only]}, {only: defaults[only]}, shapes)
+    except StartError as error:
+        raise with_place(error, overrides) from error
     _check_loss_sections(cfg, known, overrides)
-    _check_registered(cfg)
+    _check_unknown(cfg, known, overrides)
+    try:
+        check_choices(cfg)
+    except StartError as error:
+        raise with_place(error, overrides) from error
+
+
+def _check_unknown(
+    cfg: Mapping[str, Any], known: set[str], overrides: Sequence[str]
+) -> None:
     unknown = [k for k in key_paths(cfg) if k not in known and not _is_free(k)]
     if not unknown:
         return
@@ -147,11 +173,9 @@ def check_keys(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
         known |= set(key_paths(tree))
     for key in unknown:
         if key not in known and not _below_an_argument(key, known):
-            parent = key.rpartition(".")[0]
-            siblings = [k for k in known if k.rpartition(".")[0] == parent]
             raise StartError(
                 f"{key}, in {place_of(key, overrides)}, is no key of VISSL's or "
-                f"vissl_swav's{nearest(key, siblings or known)}",
+                f"vissl_swav's{hint(key, known) or '.'}",
                 key=key,
             )
 
@@ -169,30 +193,7 @@ def _check_loss_sections(
         if section == "config.LOSS" and key not in known and name not in valid:
             raise StartError(
                 f"{key}, in {place_of(key, overrides)}, is no loss of VISSL's or "
-                f"vissl_swav's{nearest(name, valid)}",
-                key=key,
-            )
-
-
-def _check_registered(cfg: Mapping[str, Any]) -> None:
-    """Names that the host would look up only after the start.
-
-    Raises:
-        StartError: names the nearest registered one.
-    """
-    from vissl.models.trunks import MODEL_TRUNKS_REGISTRY
-    from vissl.trainer.train_steps import TRAIN_STEP_REGISTRY
-
-    for key, valid in (
-        ("config.MODEL.TRUNK.NAME", MODEL_TRUNKS_REGISTRY),
-        ("config.TRAINER.TRAIN_STEP_NAME", TRAIN_STEP_REGISTRY),
-    ):
-        name = value_at(cfg, key)[1]
-        if name not in valid:
-            hint = nearest(str(name), valid) or "."
-            raise StartError(
-                f"{key} is {name!r}, which is not registered{hint} Known are "
-                f"{', '.join(sorted(valid))}.",
+                f"vissl_swav's{nearest(name, valid) or '.'}",
                 key=key,
             )
 
@@ -207,7 +208,8 @@ def check_overrides_arrived(cfg: Any, overrides: Sequence[str]) -> None:
     from omegaconf import OmegaConf
 
     wanted: dict[str, tuple[str, Any]] = {}
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    given = OverridesParser.create().parse_overrides(list(overrides))
+    for override in given:
         key = override.key_or_group
         if "/" in key or key == "config" or override.is_sweep_override():
             continue
@@ -219,9 +221,15 @@ def check_overrides_arrived(cfg: Any, overrides: Sequence[str]) -> None:
         got = OmegaConf.select(cfg, key, default=None)
         got = OmegaConf.to_container(got) if OmegaConf.is_config(got) else got
         if got != value and not _same_tree(got, value):
+            over = [o for k, (o, _) in wanted.items() if key.startswith(f"{k}.")]
+            cause = (
+                f"{over[-1]} stands for the whole section; give its keys one by one"
+                if over
+                else "check for a later override of the same key, and its type"
+            )
             raise StartError(
                 f"the override {line} did not arrive: the composed config holds "
-                f"{got!r}. Check for a later override of the same key, and its type.",
+                f"{got!r}; {cause}.",
                 key=key,
             )
 

@@ -5,6 +5,7 @@ the middle of its code for a word in place of a number. Here a value has to be o
 kind that the host's default has, or that a YAML of the host uses for the key.
 """
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -13,6 +14,11 @@ from vissl_swav.host.errors import StartError
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 _NUMBERS = {"a whole number", "a number"}
+# Kinds of long values, of which a message shows the keys or nothing.
+_LONGEST = 80
+# A norm may be the infinite one.
+_MAY_BE_INFINITE = ("config.MODEL.GRAD_CLIP.",)
+_MOST = 2**63 - 1
 
 
 def kind_of(value: Any) -> str:
@@ -64,6 +70,7 @@ def check_kinds(
     Raises:
         StartError: names the key, what stands there and what is wanted.
     """
+    _check_numbers(tree)
     found = list(misfits(tree, defaults))
     if not found:
         return
@@ -72,18 +79,60 @@ def check_kinds(
         there, value = value_at(tree, key)
         if not there:
             raise StartError(
-                f"{key} is missing, but VISSL reads it; leave it in (its default is "
-                f"{default!r}) instead of deleting it.",
+                f"{key} is missing, but VISSL reads it; leave it in{_shown(default)} "
+                "instead of deleting it.",
                 key=key,
             )
         used = [value_at(example, key) for example in examples]
         kinds = {kind_of(default), *(kind_of(other) for ok, other in used if ok)}
         if not any(_fits(value, kind) for kind in kinds):
             raise StartError(
-                f"{key} is {value!r}; wanted {' or '.join(sorted(kinds))} (the default "
-                f"is {default!r}).",
+                f"{key} is {value!r}; wanted {' or '.join(sorted(kinds))}"
+                f"{_shown(default)}.",
                 key=key,
             )
+
+
+def leaves(tree: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """(place, value) of everything that is no container; entries of lists counted."""
+    if isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield from leaves(value, f"{place}.{name}" if place else str(name))
+    elif isinstance(tree, (list, tuple)):
+        for index, value in enumerate(tree):
+            yield from leaves(value, f"{place}[{index}]")
+    else:
+        yield place, tree
+
+
+def _check_numbers(tree: Mapping[str, Any]) -> None:
+    """No number is `nan` or infinite, or longer than a machine's.
+
+    Raises:
+        StartError: names the first one.
+    """
+    for place, value in leaves(tree):
+        if isinstance(value, float) and not math.isfinite(value):
+            wanted = "a finite number"
+            if math.isinf(value) and place.startswith(_MAY_BE_INFINITE):
+                continue
+        elif isinstance(value, int) and abs(value) > _MOST:
+            wanted = "a whole number of at most 19 digits"
+        else:
+            continue
+        raise StartError(
+            f"{place} is {value!r}; wanted {wanted}.", key=place.partition("[")[0]
+        )
+
+
+def _shown(default: Any) -> str:
+    """The default in brackets; of a long mapping its keys."""
+    text = repr(default)
+    if len(text) <= _LONGEST:
+        return f" (the default is {text})"
+    if isinstance(default, Mapping):
+        return f" (the default has the keys {', '.join(map(str, default))})"
+    return ""
 
 
 def _fits(value: Any, kind: str) -> bool:

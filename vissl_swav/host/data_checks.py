@@ -1,6 +1,12 @@
-"""Checks before a run: what the images, their labels and a memory bank must be."""
+"""Checks before a run: what the images, their labels and a memory bank must be.
 
+Every path is listed once: images are counted as they are looked at, and the plan of the
+run takes the count from here.
+"""
+
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from vissl_swav.data.check import check_images, count_classes
 from vissl_swav.data.errors import DataError
@@ -10,20 +16,48 @@ from vissl_swav.data.folders import (
     check_same_classes,
 )
 from vissl_swav.data.image_list import open_images
-from vissl_swav.host import settings
+from vissl_swav.health.plan import steps_per_epoch
+from vissl_swav.health.plan_memory import bank_bytes
+from vissl_swav.health.plan_verdicts import more_clusters, too_few_images
+from vissl_swav.host import machine_checks, settings
 from vissl_swav.host.errors import StartError
-from vissl_swav.host.machine_checks import memory_bytes
 
 _NUM_TRIED = 16
+Counts = dict[str, int | None]
 
 
-def check_data(run: settings.RunFacts, *, torchrun: bool) -> None:
+class _Looked(NamedTuple):
+    """What one path holds: its images, and its classes where they have names."""
+
+    count: int | None
+    classes: ImageFolderReport | None = None
+
+
+def check_data(run: settings.RunFacts, *, torchrun: bool) -> settings.RunFacts:
     """Every split of the run; `torchrun`: torchrun started this process.
+
+    Returns:
+        The facts, with the number of training images.
 
     Raises:
         StartError: the first thing that makes the run impossible.
     """
+    counts = look_at_data(run, torchrun=torchrun)
+    check_counts(run, counts)
+    return replace(run, num_images=counts.get("TRAIN"))
+
+
+def look_at_data(run: settings.RunFacts, *, torchrun: bool = False) -> Counts:
+    """Images of every split, some of them decoded; None where only the host can tell.
+
+    Raises:
+        StartError: a path that is not there, holds no images or unreadable ones; or
+            labels that mean other classes in another split.
+    """
+    counts: Counts = {}
+    classes: list[ImageFolderReport] = []
     for split in run.splits:
+        _check_lists(split)
         if not split.paths:
             _check_catalogue(split)
         if torchrun and split.copied_to_local_disk:
@@ -32,49 +66,59 @@ def check_data(run: settings.RunFacts, *, torchrun: bool) -> None:
                 "own launcher; start without torchrun, or copy the data yourself.",
                 key=f"config.DATA.{split.name}.COPY_TO_LOCAL_DISK",
             )
-        for source, path in zip(split.sources, split.paths, strict=False):
-            _check_source(run, split, source, path)
-    _check_classes(run)
+        looked = [
+            _look(split, source, path)
+            for source, path in zip(split.sources, split.paths, strict=False)
+        ]
+        counts[split.name] = _limited(split, looked)
+        if len(looked) == 1 and looked[0].classes and split.labelled:
+            classes.append(looked[0].classes)
+    _check_classes(classes)
+    return counts
 
 
-def _check_source(
-    run: settings.RunFacts, split: settings.SplitFacts, source: str, path: str
-) -> None:
+def check_counts(run: settings.RunFacts, counts: Counts) -> None:
+    """Enough images for a batch of every process, and for the clusters of a bank.
+
+    Raises:
+        StartError: there are fewer.
+    """
+    for split in run.splits:
+        count = counts[split.name]
+        if count is None:
+            continue
+        steps = steps_per_epoch(
+            count,
+            batch_per_process=split.batch,
+            world_size=run.world_size,
+            drops_last=split.drops_last,
+        )
+        key = f"config.DATA.{split.name}.BATCHSIZE_PER_REPLICA"
+        if steps == 0:
+            verdict = too_few_images(count, split.batch, run.world_size)
+            where = ", ".join(split.paths)
+            raise StartError(f"{where}: {verdict.text}", key=key)
+        if run.keeps_bank and split.name == "TRAIN":
+            used = steps * split.batch * run.world_size if split.drops_last else count
+            _check_bank(run, used)
+
+
+def _look(split: settings.SplitFacts, source: str, path: str) -> _Looked:
     key = f"config.DATA.{split.name}.DATA_PATHS"
-    count = None
     try:
         if source == settings.SOURCE_NAME:
-            count = _count_readable(path)
-        elif source == "disk_folder":
-            count = check_image_folder(path, min_images=1).num_images
-        elif source == "disk_filelist" and not Path(path).is_file():
-            raise DataError(
-                f"{path} is no file; disk_filelist wants a .npy list of image paths. "
-                "For a folder of images set DATA_SOURCES=[disk_folder]."
-            )
+            return _look_at_images(path)
+        if source == "disk_folder":
+            report = check_image_folder(path, min_images=1)
+            return _Looked(report.num_images, report)
+        if source == "disk_filelist":
+            return _Looked(_entries(path))
     except DataError as error:
         raise StartError(f"{key}: {error}", key=key) from error
-    if count is None:
-        return
-    count = min(count, split.limit) if split.limit > 0 else count
-    if run.keeps_bank and split.name == "TRAIN":
-        in_batches = split.batch * run.world_size
-        dropped = count % in_batches if split.drops_last else 0
-        _check_bank(run, count - dropped or count)
-    if not split.drops_last:
-        return
-    batch = split.batch * run.world_size
-    if count < batch:
-        raise StartError(
-            f"{path} has {count} images, fewer than one global batch of {batch} "
-            f"({split.batch} x {run.world_size} processes), and an incomplete batch is "
-            f"dropped; set config.DATA.{split.name}.BATCHSIZE_PER_REPLICA to at most "
-            f"{count // run.world_size}.",
-            key=key,
-        )
+    return _Looked(None)
 
 
-def _count_readable(path: str) -> int:
+def _look_at_images(path: str) -> _Looked:
     """Images below a path of the source `images`; a few of them are decoded.
 
     One that cannot be read does not stop a run (another takes its place).
@@ -90,25 +134,64 @@ def _count_readable(path: str) -> int:
             f"none of {report.num_decoded} images tried of {path} can be read; {name}: "
             f"{reason}. Look at all of them: vissl-swav data-check {path} --all."
         )
-    return len(images)
+    if images.class_names is None:
+        return _Looked(len(images))
+    counts = count_classes(images) or {}
+    classes = ImageFolderReport(path=Path(path), images_per_class=counts, num_decoded=0)
+    return _Looked(len(images), classes)
+
+
+def _entries(path: str) -> int | None:
+    """Length of a `.npy` list; nothing of it is loaded but its head.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    from numpy.lib import format as npy
+
+    if not Path(path).is_file():
+        raise DataError(
+            f"{path} is no file; disk_filelist wants a .npy list of image paths. "
+            "For a folder of images set DATA_SOURCES=[disk_folder]."
+        )
+    try:
+        with open(path, "rb") as file:
+            is_first = npy.read_magic(file) == (1, 0)
+            read = npy.read_array_header_1_0 if is_first else npy.read_array_header_2_0
+            shape = read(file)[0]
+    except (OSError, ValueError):
+        return None
+    return shape[0] if shape else None
+
+
+def _limited(split: settings.SplitFacts, looked: list[_Looked]) -> int | None:
+    """Images of a split: of the shortest of its paths, at most `DATA_LIMIT`."""
+    counts = [one.count for one in looked]
+    known = [count for count in counts if count is not None]
+    if not counts or len(known) < len(counts):
+        return None
+    count = min(known)
+    if split.limit < 0:
+        return count
+    if not 0 < split.limit <= count:
+        key = f"config.DATA.{split.name}.DATA_LIMIT"
+        raise StartError(
+            f"{key} is {split.limit}, and there are {count} images in "
+            f"{', '.join(split.paths)}; wanted 1 to {count}, or -1 for all of them.",
+            key=key,
+        )
+    return split.limit
 
 
 def _check_bank(run: settings.RunFacts, num_images: int) -> None:
     """Enough images for the clusters, and memory for their features."""
     most = max(run.num_prototypes)
     if most > num_images:
-        raise StartError(
-            f"num_clusters asks for {most} prototypes, but there are {num_images} "
-            "images to label; lower it in config.MODEL.HEAD.PARAMS.",
-            key="config.MODEL.HEAD.PARAMS",
-        )
-    available = None if run.on_slurm else memory_bytes(run.device)
-    sharing = run.processes_per_node if run.device == "cpu" else 1
-    row = run.num_assign_crops * run.embedding_dim * run.bytes_per_bank_value + 16
-    # Images change ranks: up to two rows an image until they are settled.
-    rows = min(num_images, 2 * -(-num_images // run.world_size))
-    labels = 4 * num_images * (len(run.num_prototypes) + 1)
-    needed = sharing * (row * rows + labels)
+        verdict = more_clusters(most, num_images)
+        raise StartError(verdict.text, key=f"config.{verdict.key}")
+    available = None if run.on_slurm else machine_checks.memory_bytes(run.device)
+    sharing = machine_checks.processes_sharing(run)
+    needed = sharing * bank_bytes(machine_checks.shapes(run, num_images))
     if available is not None and needed > available:
         raise StartError(
             f"the memory bank of {num_images} images needs {needed / 2**30:.1f} GiB on "
@@ -119,32 +202,37 @@ def _check_bank(run: settings.RunFacts, num_images: int) -> None:
         )
 
 
-def _check_classes(run: settings.RunFacts) -> None:
+def _check_classes(classes: list[ImageFolderReport]) -> None:
     """Labels are the places of class folders: two splits must have the same ones."""
-    if len(run.splits) != 2 or not all(split.labelled for split in run.splits):
+    if len(classes) != 2:
         return
     try:
-        reports = [_classes_of(split) for split in run.splits]
-        known = [report for report in reports if report is not None]
-        if len(known) == 2:
-            check_same_classes(*known)
+        check_same_classes(*classes)
     except DataError as error:
         key = "config.DATA.TEST.DATA_PATHS"
         raise StartError(f"{key}: {error}", key=key) from error
 
 
-def _classes_of(split: settings.SplitFacts) -> ImageFolderReport | None:
-    """Of a split that is one image folder; None where classes have no names."""
-    if len(split.paths) != 1:
-        return None
-    (source,), (path,) = split.sources, split.paths
-    if source == "disk_folder":
-        return check_image_folder(path, min_images=1, num_decoded=0)
-    images = open_images(path) if source == settings.SOURCE_NAME else None
-    if images is None or images.class_names is None:
-        return None
-    counts = count_classes(images) or {}
-    return ImageFolderReport(path=Path(path), images_per_class=counts, num_decoded=0)
+def _check_lists(split: settings.SplitFacts) -> None:
+    """One name, and one path where there are any, for each source."""
+    where = f"config.DATA.{split.name}"
+    lists = {"DATASET_NAMES": split.names, "DATA_PATHS": split.paths}
+    if not split.sources:
+        raise StartError(
+            f"{where}.DATA_SOURCES is empty, but the run reads that split; name its "
+            f"source, {where}.DATA_SOURCES=[{settings.SOURCE_NAME}] say (a test split "
+            "is read where config.TEST_MODEL is true).",
+            key=f"{where}.DATA_SOURCES",
+        )
+    for name, entries in lists.items():
+        if len(entries) == len(split.sources) or (name == "DATA_PATHS" and not entries):
+            continue
+        raise StartError(
+            f"{where}.{name} has {len(entries)} entries and DATA_SOURCES "
+            f"{len(split.sources)}; wanted one of each (a test split is read where "
+            "config.TEST_MODEL is true).",
+            key=f"{where}.{name}",
+        )
 
 
 def _check_catalogue(split: settings.SplitFacts) -> None:

@@ -23,9 +23,10 @@ from vissl_swav.host.health_words import (
     line_of,
     message_of,
 )
+from vissl_swav.host.loss_view import LossView
 from vissl_swav.host.settings import health as health_settings
 from vissl_swav.host.step_monitor import StepMonitor
-from vissl_swav.host.step_view import StepView
+from vissl_swav.host.task_view import TaskView
 
 FILE_NAME = "health.jsonl"
 
@@ -34,7 +35,8 @@ class HealthHook(ClassyHook):
     """Reads as often as the host logs; `hook_share` is what that costs of a step.
 
     Verdicts rest on figures that are equal on all ranks, so that all ranks end alike.
-    After a resume their windows begin anew.
+    Their windows go into the checkpoint; a resume under other bounds of the loss, or
+    with epochs of another length, begins them anew.
     """
 
     on_forward = ClassyHook._noop
@@ -48,14 +50,22 @@ class HealthHook(ClassyHook):
         self._judge: Judge | None = None
         self._file: TextIO | None = None
         self._losses: list[float] = []
+        self._saved: dict[str, Any] = {}
+        self._of: list[float] = []
         self._clock: tuple[float, float] | None = None
         self._own_seconds = 0.0
         self._lengths_are_told = False
 
     def on_start(self, task: Any) -> None:
-        """Opens the file on the primary rank."""
-        view = StepView(task)
+        """Takes the windows of the checkpoint; the primary rank opens the file."""
+        view = TaskView(task)
         self._judge = Judge(view.steps_per_epoch)
+        bounds = health_settings.bounds(view.cfg, with_queue=True)
+        self._of = [view.steps_per_epoch, *bounds]
+        saved, self._saved = self._saved, {}
+        if saved.get("of") == self._of:
+            self._judge.restore(saved["judge"])
+            self._losses = list(saved["losses"])
         if is_primary():
             path = Path(view.checkpoint_folder) / FILE_NAME
             self._file = path.open("a", encoding="utf-8", buffering=1)
@@ -70,7 +80,7 @@ class HealthHook(ClassyHook):
         Raises:
             Collapsed: with `ON_COLLAPSE: stop`, after the verdict.
         """
-        view = StepView(task)
+        view = TaskView(task)
         if not view.is_training or not view.loss_is_finite:
             return
         began = time.perf_counter()
@@ -88,7 +98,7 @@ class HealthHook(ClassyHook):
 
     def on_phase_end(self, task: Any) -> None:
         """How many prototypes are distinct, once an epoch; no rank waits for it."""
-        view = StepView(task)
+        view = TaskView(task)
         if view.is_training and self._file is not None:
             weights = view.prototypes()
             distinct = sum(monitors.num_distinct(C) for C in weights)
@@ -113,8 +123,22 @@ class HealthHook(ClassyHook):
         """Closes it too where the run ends early."""
         self.on_end(task)
 
-    def _read(self, view: StepView, judge: Judge) -> Finding | None:
-        in_use = view.queue_in_use
+    def get_classy_state(self) -> dict[str, Any]:
+        """For the checkpoint: numbers and words in plain containers."""
+        if self._judge is None:
+            return self._saved
+        return {
+            "of": self._of,
+            "judge": self._judge.state(),
+            "losses": list(self._losses),
+        }
+
+    def set_classy_state(self, state_dict: dict[str, Any]) -> None:
+        """Comes before `on_start`; empty from a checkpoint of before this was kept."""
+        self._saved = dict(state_dict)
+
+    def _read(self, view: TaskView, judge: Judge) -> Finding | None:
+        in_use = LossView(view).queue_in_use
         ceiling, floor = health_settings.bounds(view.cfg, with_queue=in_use)
         loss = sum(self._losses) / len(self._losses)
         self._losses = []
@@ -137,7 +161,7 @@ class HealthHook(ClassyHook):
             )
         )
 
-    def _times(self, view: StepView) -> dict[str, float]:
+    def _times(self, view: TaskView) -> dict[str, float]:
         """Shares of the time since the last reading of this epoch."""
         now, waited = time.perf_counter(), view.seconds_waited
         last, self._clock = self._clock, (now, waited or 0.0)
@@ -150,7 +174,7 @@ class HealthHook(ClassyHook):
             shares["waiting_share"] = (waited - last[1]) / seconds
         return shares
 
-    def _tell(self, view: StepView, figures: dict[str, float]) -> None:
+    def _tell(self, view: TaskView, figures: dict[str, float]) -> None:
         if self._file is None:
             return
         step = view.step + 1
@@ -165,7 +189,7 @@ class HealthHook(ClassyHook):
             for name, value in figures.items():
                 writer.add_scalar(f"Health/{name}", value, global_step=step)
 
-    def _say(self, view: StepView, finding: Finding) -> None:
+    def _say(self, view: TaskView, finding: Finding) -> None:
         """Once: the judge is silent until its verdict changes."""
         action = health_settings.on_collapse(view.cfg)
         facts = RunFacts(
@@ -174,7 +198,8 @@ class HealthHook(ClassyHook):
             ),
             learning_rate=view.learning_rate,
         )
-        message = message_of(view.step + 1, finding, remedies(finding.verdict, facts))
+        cures = remedies(finding.verdict, facts)
+        message = message_of(view.step + 1, finding, cures)
         collapsed = finding.verdict is Verdict.COLLAPSED
         if self._file is not None:
             if not (collapsed and action == health_settings.IGNORE):
@@ -186,6 +211,7 @@ class HealthHook(ClassyHook):
                     "epoch": view.epoch,
                     "verdict": finding.verdict.value,
                     "why": finding.why,
+                    "remedies": cures,
                 }
             )
         if collapsed and action == health_settings.STOP:

@@ -16,9 +16,11 @@ from vissl_swav.host import (
     auto_scale,
     automatic,
     config_keys,
+    endings,
     ours_flag,
     plan_facts,
     preflight,
+    refused_overrides,
     settings,
 )
 from vissl_swav.host.data_override import expand_data_override, without_data
@@ -67,7 +69,7 @@ def compose(overrides: Sequence[str]) -> tuple[Any, Any]:
             plain = expand_data_override(overrides, labelled=labelled, test=test)
             composed = compose_hydra_configuration(plain)
     except (HydraException, OmegaConfBaseException) as error:
-        raise StartError(_explain(error, plain)) from error
+        raise StartError(refused_overrides.explain(error, plain)) from error
     overrides = plain
     config_keys.check_overrides_arrived(composed, overrides)
     tree: Any = OmegaConf.to_container(composed)
@@ -76,10 +78,11 @@ def compose(overrides: Sequence[str]) -> tuple[Any, Any]:
     try:
         return convert_to_attrdict(composed, dump_config=False)
     except StartError as error:
-        raise _with_place(error, overrides) from error
+        raise config_keys.with_place(error, overrides) from error
     except _REFUSALS as error:
         kind = type(error).__name__
-        raise StartError(f"VISSL refuses the config ({kind}): {error}") from error
+        first = (str(error).splitlines() or [""])[0]
+        raise StartError(f"VISSL refuses the config ({kind}): {first}") from error
 
 
 def start(overrides: Sequence[str]) -> None:
@@ -97,7 +100,7 @@ def start(overrides: Sequence[str]) -> None:
         plan_facts.check(config, run)
         automatic.measure(config)
     except StartError as error:
-        raise _with_place(error, overrides) from error
+        raise config_keys.with_place(error, overrides) from error
 
     from vissl.hooks import default_hook_generator
     from vissl.utils import distributed_launcher
@@ -110,61 +113,34 @@ def start(overrides: Sequence[str]) -> None:
     os.environ.setdefault(RECORD_STEPS, "1")
     if not torchrun or os.environ["RANK"] == "0":
         _save(config, Path(folder))
-    if torchrun:
-        _run_this_process(arguments, config, folder)
-    elif run.on_slurm:
-        distributed_launcher.launch_distributed_on_slurm(
-            engine_name=arguments.engine_name, cfg=config
-        )
-    else:
-        distributed_launcher.launch_distributed(
-            cfg=config,
-            node_id=arguments.node_id,
-            engine_name=arguments.engine_name,
-            hook_generator=default_hook_generator,
-        )
-
-
-def _with_place(error: StartError, overrides: Sequence[str]) -> StartError:
-    """The error with the file, or the command line, where its key stands."""
-    if error.key is None:
-        return error
-    place = config_keys.place_of(error.key, overrides)
-    return StartError(f"{error} (It stands in {place}.)", key=error.key)
+    endings.mend_last_words(distributed_launcher)
+    with endings.recorded(Path(folder)):
+        if torchrun:
+            _run_this_process(arguments, config, folder)
+        elif run.on_slurm:
+            distributed_launcher.launch_distributed_on_slurm(
+                engine_name=arguments.engine_name, cfg=config
+            )
+        else:
+            distributed_launcher.launch_distributed(
+                cfg=config,
+                node_id=arguments.node_id,
+                engine_name=arguments.engine_name,
+                hook_generator=default_hook_generator,
+            )
 
 
 def _save(config: Any, folder: Path) -> None:
     """`train_config.yaml`, in one step; an earlier one that differs is kept beside."""
     target = folder / "train_config.yaml"
-    text = yaml.dump(settings.storable(config).to_dict())
+    # Whatever reads it again may load plain data only: a tuple becomes a list.
+    text = yaml.safe_dump(settings.storable(config).to_dict())
     if target.exists() and target.read_text(encoding="utf-8") != text:
         number = len(list(folder.glob("train_config.*.yaml"))) + 1
         os.replace(target, folder / f"train_config.{number}.yaml")
     scratch = folder / f".train_config-{os.getpid()}.yaml"
     scratch.write_text(text, encoding="utf-8")
     os.replace(scratch, target)
-
-
-def _explain(error: Exception, overrides: Sequence[str]) -> str:
-    """The words of hydra, and the nearest key where it does not know one.
-
-    Raises:
-        StartError: it is a key of a loss of ours, which has better words.
-    """
-    message = str(error).strip()
-    cause = error.__cause__
-    key = getattr(cause, "full_key", None) if cause is not None else None
-    if not key:
-        return message
-    config_keys.check_our_loss_keys(overrides)
-    from vissl.utils.hydra_config import compose_hydra_configuration
-
-    first = next(o for o in overrides if o.startswith("config="))
-    valid = list(config_keys.key_paths(compose_hydra_configuration([first])))
-    parent = key.rpartition(".")[0]
-    siblings = [k for k in valid if k.rpartition(".")[0] == parent]
-    near = config_keys.nearest(key, siblings or valid)
-    return f"{key}, on the command line, is no key of the config{near}"
 
 
 def _under_torchrun() -> bool:

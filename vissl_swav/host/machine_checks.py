@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from vissl_swav.health.plan_memory import Shapes, model_bytes, score_bytes
 from vissl_swav.host import settings
 from vissl_swav.host.errors import StartError
 
@@ -21,6 +22,7 @@ def check_machine(run: settings.RunFacts) -> None:
     _check_precision(run)
     if not run.on_slurm:
         _check_devices(run)
+        _check_meeting_place(run)
         _check_memory(run)
 
 
@@ -67,24 +69,55 @@ def _check_devices(run: settings.RunFacts) -> None:
         )
 
 
+def _check_meeting_place(run: settings.RunFacts) -> None:
+    """`tcp` meets at HOST:PORT; on one machine the host finds a free port by `auto`."""
+    host, _, port = run.run_id.rpartition(":")
+    if run.init_method != "tcp" or (run.run_id == "auto" and run.num_nodes == 1):
+        return
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        key = "config.DISTRIBUTED.RUN_ID"
+        raise StartError(
+            f"{key} is {run.run_id!r}, where the processes of {run.num_nodes} "
+            "machine(s) would meet by tcp; wanted auto on one machine, on several "
+            "HOST:PORT of the first one (10.0.0.1:29500, say).",
+            key=key,
+        )
+
+
 def _check_memory(run: settings.RunFacts) -> None:
-    """Prototypes (weight, gradient, momentum) and two score matrices, in fp32."""
+    """Prototypes (weight, gradient, momentum) and their scores, in fp32."""
     available = memory_bytes(run.device)
-    # The processes of a machine share its memory; each has a GPU of its own.
-    sharing = run.processes_per_node if run.device == "cpu" else 1
-    total = sum(run.num_prototypes)
-    prototypes = 3 * 4 * total * run.embedding_dim
-    scores = 2 * 4 * total * run.rows_per_process
-    queue = 2 * 4 * total * run.queue_rows * run.num_assign_crops
-    needed = sharing * (prototypes + scores + queue)
+    total, sharing = sum(run.num_prototypes), processes_sharing(run)
+    prototypes = model_bytes(total * run.embedding_dim, "sgd")
+    needed = sharing * (prototypes + score_bytes(shapes(run)))
     if available is not None and needed > available:
         raise StartError(
             f"{total} prototypes need {needed / 2**30:.1f} GiB ({sharing} processes, "
-            f"rows {run.rows_per_process}, queue {run.queue_rows}), and there are "
-            f"{available / 2**30:.1f} GiB; lower num_clusters in "
+            f"rows {run.batch_per_process * run.num_crops}, queue {run.queue_rows}), "
+            f"and there are {available / 2**30:.1f} GiB; lower num_clusters in "
             "config.MODEL.HEAD.PARAMS, the batch or the number of crops.",
             key="config.MODEL.HEAD.PARAMS",
         )
+
+
+def processes_sharing(run: settings.RunFacts) -> int:
+    """Processes of a machine share its memory; each has a GPU of its own."""
+    return run.processes_per_node if run.device == "cpu" else 1
+
+
+def shapes(run: settings.RunFacts, num_images: int = 0) -> Shapes:
+    """Sizes on one process, with a bank of so many images."""
+    return Shapes(
+        num_prototypes=tuple(run.num_prototypes),
+        embedding_dim=run.embedding_dim,
+        batch_per_process=run.batch_per_process,
+        num_crops=run.num_crops,
+        num_assign_crops=run.num_assign_crops,
+        queue_rows=run.queue_rows,
+        num_images=num_images,
+        world_size=run.world_size,
+        bytes_per_bank_value=run.bytes_per_bank_value,
+    )
 
 
 def memory_bytes(device: str) -> int | None:

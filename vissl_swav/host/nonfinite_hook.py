@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vissl_swav.health import nonfinite
 from vissl_swav.health.errors import NotFinite
 from vissl_swav.host.nonfinite_search import explain, where
-from vissl_swav.host.step_view import StepView
+from vissl_swav.host.task_view import TaskView
 
 MAX_SKIPPED = 20
 """Steps in a row that a GradScaler may skip: it starts at 2^16 and halves each time."""
@@ -44,7 +44,7 @@ class NonFiniteHook(ClassyHook):
 
     def on_start(self, task: Any) -> None:
         """The host's checks come earlier in a step than ours and do harm."""
-        view = StepView(task)
+        view = TaskView(task)
         view.take_over_nan_checks()
         self._parameters = view.parameters
 
@@ -54,7 +54,7 @@ class NonFiniteHook(ClassyHook):
         Raises:
             NotFinite: names tensor, rank, step, learning rate and scale.
         """
-        view = StepView(task)
+        view = TaskView(task)
         self._look_at_gradients(view)
         # Equal on all ranks: they get here together, and may talk to each other.
         if not view.loss_is_finite:
@@ -62,7 +62,7 @@ class NonFiniteHook(ClassyHook):
 
     def on_backward(self, task: Any) -> None:
         """Takes the length of every gradient."""
-        view = StepView(task)
+        view = TaskView(task)
         named = [(n, p.grad) for n, p in self._parameters if p.grad is not None]
         if not named:
             return
@@ -73,19 +73,19 @@ class NonFiniteHook(ClassyHook):
 
     def on_step(self, task: Any) -> None:
         """Before a checkpoint: never one with weights of a bad gradient."""
-        view = StepView(task)
+        view = TaskView(task)
         if view.wants_checkpoint_now:
             self._look_at_gradients(view)
 
     def on_phase_end(self, task: Any) -> None:
         """Likewise at the end of an epoch."""
-        self._look_at_gradients(StepView(task))
+        self._look_at_gradients(TaskView(task))
 
-    def waits_for_gradients(self, view: StepView) -> bool:
+    def waits_for_gradients(self, view: TaskView) -> bool:
         """Whether looking at a gradient at once costs nothing."""
         return view.device.type == "cpu"
 
-    def _look_at_gradients(self, view: StepView) -> None:
+    def _look_at_gradients(self, view: TaskView) -> None:
         if self._norms is None:
             return
         names, norms, step = self._norms

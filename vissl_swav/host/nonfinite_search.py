@@ -3,14 +3,16 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vissl_swav.backends.torch_collective import collective
 from vissl_swav.core.sinkhorn import balanced_codes
 from vissl_swav.health import nonfinite
-from vissl_swav.host.step_view import StepView
+from vissl_swav.host.loss_view import LossView
+from vissl_swav.host.task_view import TaskView
 
 _STAGES = (
     *("crops", "parameters", "trunk", "head", "embeddings", "scores", "codes", "loss"),
@@ -27,7 +29,7 @@ _OTHERWISE = (
 )
 
 
-def explain(view: StepView) -> str:
+def explain(view: TaskView) -> str:
     """What is not finite, where, and the name of the file that shows it.
 
     All ranks must call it together, with a step whose loss is not finite.
@@ -51,16 +53,16 @@ def explain(view: StepView) -> str:
     )
 
 
-def where(view: StepView, step: int) -> str:
+def where(view: TaskView, step: int) -> str:
     """`; rank 0, step 7, learning rate 0.1[, loss scale 65536]`."""
     scale = "" if view.scaler is None else f", loss scale {view.scaler.get_scale():g}"
     rate = f"learning rate {view.learning_rate:.4g}"
     return f"; rank {collective().rank}, step {step + 1}, {rate}{scale}"
 
 
-def _first(view: StepView) -> tuple[int, str]:
+def _first(view: TaskView) -> tuple[int, str]:
     """Number of the stage, and the tensor; every rank does the same work."""
-    module, codes = view.first_bad_module(), _codes(view)
+    module, codes = _first_bad_module(view), _codes(view)
     before = nonfinite.first_bad(_before_the_model(view))
     if before is not None:
         stage = "parameters" if before[0].startswith("weight") else "crops"
@@ -75,11 +77,41 @@ def _first(view: StepView) -> tuple[int, str]:
     return len(_STAGES) - 1, "the loss itself; every tensor it is made of is finite"
 
 
+def _first_bad_module(view: TaskView) -> str | None:
+    """Runs the step's crops again; the first module whose output is not finite.
+
+    With synchronised batch norm every rank must call it.
+    """
+    found: list[str] = []
+    handles = [
+        module.register_forward_hook(_finder(name, found))
+        for name, module in view.modules
+        if name and not list(module.children())
+    ]
+    try:
+        view.run_again()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None
+
+
+def _finder(name: str, found: list[str]) -> Any:
+    def look(module: nn.Module, inputs: Any, output: Any) -> None:
+        tensors = [output] if isinstance(output, Tensor) else []
+        if isinstance(output, (list, tuple)):
+            tensors = [item for item in output if isinstance(item, Tensor)]
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+            found.append(name)
+
+    return look
+
+
 def _named(name: str, what: str) -> str:
     return f"the first bad tensor is {name}: {what}"
 
 
-def _before_the_model(view: StepView) -> Iterator[tuple[str, Tensor]]:
+def _before_the_model(view: TaskView) -> Iterator[tuple[str, Tensor]]:
     for crops in view.crops:
         yield f"crops of {crops.shape[-2]} x {crops.shape[-1]} pixels", crops
     for name, weight in view.parameters:
@@ -87,7 +119,7 @@ def _before_the_model(view: StepView) -> Iterator[tuple[str, Tensor]]:
 
 
 def _after_the_model(
-    view: StepView, codes: Tensor | None
+    view: TaskView, codes: Tensor | None
 ) -> Iterator[tuple[str, Tensor]]:
     embeddings, *scores = view.outputs
     yield "embeddings", embeddings
@@ -97,18 +129,18 @@ def _after_the_model(
         yield "codes", codes
 
 
-def _codes(view: StepView) -> Tensor | None:
-    problem = view.sinkhorn_problem()
+def _codes(view: TaskView) -> Tensor | None:
+    problem = LossView(view).sinkhorn_problem()
     if problem is None:
         return None
     scores, arguments = problem
     return balanced_codes([scores], collective=collective(), **arguments)[0][0]
 
 
-def _write(view: StepView, message: str) -> Path:
+def _write(view: TaskView, message: str) -> Path:
     """`nonfinite_step<step>_rank<rank>.pt` in the run's folder, in one step."""
     rank = collective().rank
-    layout = view.layout
+    layout = LossView(view).layout
     facts = {
         "message": message,
         "rank": rank,

@@ -1,5 +1,6 @@
 """What can be known to go wrong before anything is loaded: one message, exit code 2."""
 
+import itertools
 import logging
 from pathlib import Path
 from typing import Any
@@ -7,18 +8,28 @@ from typing import Any
 import yaml
 
 from vissl_swav.compat.checkpoint_files import CheckpointError, to_resume_from
-from vissl_swav.host import settings
+from vissl_swav.compat.checkpoint_loading import BrokenFile, UnsafeFile, check_is_data
+from vissl_swav.host import settings, trial
+from vissl_swav.host.config_values import leaves
 from vissl_swav.host.data_checks import check_data
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.machine_checks import check_machine
 from vissl_swav.host.settings.same_run import differences, identity
+from vissl_swav.host.settings.to_make import to_make
 
 # Differences told by name; there are thousands of keys.
 _TOLD = 12
+# What the reading of a file raises that is no config of a run.
+_NO_CONFIG = (
+    *(yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError),
+    RecursionError,
+)
+# A config of the host has 700 values.
+_MOST_VALUES = 100_000
 
 
 def check(cfg: Any, *, torchrun: bool = False) -> settings.RunFacts:
-    """Runs every check on an inferred config; returns what they looked at.
+    """Runs every check on an inferred config; returns what they found out.
 
     Args:
         cfg: the config.
@@ -29,20 +40,42 @@ def check(cfg: Any, *, torchrun: bool = False) -> settings.RunFacts:
     """
     run = settings.run_facts(cfg)
     check_machine(run)
-    check_data(run, torchrun=torchrun)
-    _check_weights(run)
-    _check_checkpoint_folder(run)
+    run = check_data(run, torchrun=torchrun)
+    parts = to_make(cfg)
+    if parts is not None:
+        trial.check(parts)
+    if _check_checkpoint_folder(run) is None:
+        _check_weights(run)
     return run
 
 
 def _check_weights(run: settings.RunFacts) -> None:
+    """The file that a new run starts from is there, and data alone.
+
+    A run that goes on from a checkpoint does not read it.
+    """
     path, key = run.initial_weights, "config.MODEL.WEIGHTS_INIT.PARAMS_FILE"
-    if path and "://" not in path and not Path(path).is_file():
+    if not path or "://" in path:
+        return
+    if not Path(path).is_file():
         raise StartError(f"{key} is {path}: there is no such file.", key=key)
+    try:
+        check_is_data(path)
+    except (UnsafeFile, BrokenFile) as error:
+        raise StartError(f"{key}: {error}", key=key) from error
+    except OSError as error:
+        raise StartError(
+            f"{key}: {path} cannot be opened ({error.strerror}); look at its "
+            "permissions, or name another file.",
+            key=key,
+        ) from error
 
 
-def _check_checkpoint_folder(run: settings.RunFacts) -> None:
-    """A folder with checkpoints of another run is not continued, nor written to."""
+def _check_checkpoint_folder(run: settings.RunFacts) -> Path | None:
+    """The checkpoint to go on from, or None.
+
+    A folder with checkpoints of another run is not continued, nor written to.
+    """
     folder = Path(run.checkpoint_folder)
     if folder.exists() and not folder.is_dir():
         raise StartError(
@@ -51,7 +84,7 @@ def _check_checkpoint_folder(run: settings.RunFacts) -> None:
         )
     old_file = folder / "train_config.yaml"
     if not any(folder.glob("*.torch")):
-        return
+        return None
     if not old_file.is_file():
         raise StartError(
             f"{folder} holds checkpoints but no train_config.yaml, so whose they are "
@@ -59,9 +92,9 @@ def _check_checkpoint_folder(run: settings.RunFacts) -> None:
             key="config.CHECKPOINT.DIR",
         )
     try:
-        old = yaml.safe_load(old_file.read_text(encoding="utf-8"))
+        old = _saved_config(old_file)
         old_identity = identity(old)
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (*_NO_CONFIG, OSError) as error:
         raise StartError(
             f"{old_file} cannot be read ({type(error).__name__}), so whether the "
             "checkpoints beside it are of this run is unknown; name another "
@@ -80,24 +113,39 @@ def _check_checkpoint_folder(run: settings.RunFacts) -> None:
             f"another place? Then correct DATA_PATHS in {old_file}.)",
             key="config.CHECKPOINT.DIR",
         )
-    _check_resume(run, folder, differences(old, run.config))
+    return _check_resume(run, folder, differences(old, run.config))
+
+
+def _saved_config(file: Path) -> Any:
+    """The tree of an earlier run's config.
+
+    Raises:
+        ValueError: it holds more values than a config, by references to itself say.
+    """
+    tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if len(list(itertools.islice(leaves(tree), _MOST_VALUES))) == _MOST_VALUES:
+        raise ValueError(f"{_MOST_VALUES} values or more")
+    return tree
 
 
 def _check_resume(
     run: settings.RunFacts, folder: Path, differences: dict[str, tuple[Any, Any]]
-) -> None:
+) -> Path | None:
     """Something whole is there to go on from; what differs is said in one line."""
     if run.resumes_to is None:
-        return
+        return None
     try:
         found = to_resume_from(folder, num_phases=run.resumes_to)
     except CheckpointError as error:
         raise StartError(str(error), key="config.CHECKPOINT.DIR") from error
-    if found is None or not differences:
-        return
+    if found is None:
+        return None
+    if not differences:
+        return found.path
     told = [f"{key} {old!r} -> {new!r}" for key, (old, new) in differences.items()]
     more = f" and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
     logging.warning(
         f"vissl_swav: goes on from {found.path.name}, which was written with other "
         f"settings; taken from here: {', '.join(told[:_TOLD])}{more}"
     )
+    return found.path

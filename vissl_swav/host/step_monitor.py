@@ -11,7 +11,8 @@ from torch import Tensor
 from vissl_swav.backends.torch_collective import collective
 from vissl_swav.core.sinkhorn import balanced_codes
 from vissl_swav.health import monitors
-from vissl_swav.host.step_view import StepView
+from vissl_swav.host.loss_view import LossView
+from vissl_swav.host.task_view import TaskView
 
 _ROWS_PER_PROTOTYPE = 8
 """A prototype of average size is missed with probability exp(-8) in a window."""
@@ -30,40 +31,42 @@ class StepMonitor:
         self._rows = 0
         self._window: dict[str, float] = {}
 
-    def count(self, view: StepView) -> None:
+    def count(self, view: TaskView) -> None:
         """Adds the step's largest scores to the window."""
-        layout = view.layout
+        of_loss = LossView(view)
+        layout = of_loss.layout
         first = layout.crops_for_assign[0]
-        scores = [layout.split(S)[first] for S in view.outputs[1:]]
+        scores = [layout.split(S)[first] for S in of_loss.outputs[1:]]
         if not self._counts:
             wide = [S.new_zeros(S.shape[1], dtype=torch.long) for S in scores]
             self._counts, self._labels = wide, torch.zeros_like(wide[0])
         for counts, S in zip(self._counts, scores, strict=True):
             counts += monitors.count_largest(S)
-        labels = view.labels
+        labels = of_loss.labels
         if labels is not None:
             assert self._labels is not None
             self._labels.index_add_(0, labels, torch.ones_like(labels))
         self._rows += scores[0].shape[0]
 
-    def measure(self, view: StepView) -> dict[str, float]:
+    def measure(self, view: TaskView) -> dict[str, float]:
         """The figures of the step that is running, the same on every rank."""
         with torch.no_grad(), torch.autocast(view.device.type, enabled=False):
             return self._measure(view)
 
-    def _measure(self, view: StepView) -> dict[str, float]:
-        ranks, layout = collective(), view.layout
+    def _measure(self, view: TaskView) -> dict[str, float]:
+        ranks, of_loss = collective(), LossView(view)
+        layout = of_loss.layout
         first = layout.crops_for_assign[0]
-        Z = layout.split(view.outputs[0])[first].float()
+        Z = layout.split(of_loss.outputs[0])[first].float()
         sums = [monitors.sums_of_features(Z)]
-        codes = self._codes(view)
+        codes = self._codes(of_loss)
         if codes is not None:
             sums.append(monitors.sums_of_codes(codes))
         counts = [*self._counts, self._labels]
         sums += [c.double() for c in counts if c is not None]
         sizes = [len(part) for part in sums]
         parts = list(torch.split(ranks.all_reduce_sum(torch.cat(sums)), sizes))
-        worst = ranks.all_reduce_max(monitors.norm_error(view.outputs[0]))
+        worst = ranks.all_reduce_max(monitors.norm_error(of_loss.outputs[0]))
         spreads = [monitors.prototype_spread(C) for C in view.prototypes()]
         found = {
             "feature_spread": monitors.feature_spread(parts.pop(0)),
@@ -73,14 +76,14 @@ class StepMonitor:
         if codes is not None:
             entropy, of_mean = monitors.code_entropies(parts.pop(0))
             found |= {"code_entropy": entropy, "mean_code_entropy": of_mean}
-        found |= self._queue(view, Z)
+        found |= self._queue(of_loss, Z)
         of_labels = parts.pop() if self._labels is not None else None
         figures = _as_floats(found)
-        self._close_window(parts, of_labels, view)
+        self._close_window(parts, of_labels, of_loss)
         return {**figures, **self._window}
 
     def _close_window(
-        self, counts: list[Tensor], labels: Tensor | None, view: StepView
+        self, counts: list[Tensor], labels: Tensor | None, of_loss: LossView
     ) -> None:
         """A window ends when it has seen enough rows; until then the last one holds."""
         K = max(len(c) for c in counts)
@@ -88,25 +91,25 @@ class StepMonitor:
             return
         used = sum((c > 0).sum() for c in counts)
         self._window = {"prototypes_used": float(used)}
-        if labels is not None and view.labels is not None:
+        if labels is not None and of_loss.labels is not None:
             share = labels / labels.sum().clamp_min(1)
             entropy = torch.special.entr(share).sum()
             self._window["label_entropy"] = float(entropy)
         self._counts, self._labels, self._rows = [], None, 0
 
-    def _codes(self, view: StepView) -> Tensor | None:
+    def _codes(self, of_loss: LossView) -> Tensor | None:
         """The codes of the first assignment crop, as the loss found them."""
-        problem = view.sinkhorn_problem()
+        problem = of_loss.sinkhorn_problem()
         if problem is None:
             return None
         scores, arguments = problem
         codes, _ = balanced_codes([scores], collective=collective(), **arguments)
-        return codes[0][: view.num_samples]
+        return codes[0][: of_loss.num_samples]
 
     @staticmethod
-    def _queue(view: StepView, Z: Tensor) -> dict[str, Any]:
-        queue = view.queue
-        if queue is None or not view.queue_in_use:
+    def _queue(of_loss: LossView, Z: Tensor) -> dict[str, Any]:
+        queue = of_loss.queue
+        if queue is None or not of_loss.queue_in_use:
             return {}
         found: dict[str, Any] = {"queue_age": queue.length / len(Z)}
         rows = min(len(Z), (queue.length - len(Z)) // 2)

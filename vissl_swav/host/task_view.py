@@ -1,4 +1,7 @@
-"""The only reach into a host task: our hooks see it through this."""
+"""The only reach into a host task: our hooks see it through this.
+
+What the loss of a step holds is in `loss_view`.
+"""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -7,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from vissl_swav.host import settings
+
+_NAN_CHECKS = ("LogLossMetricsCheckpointHook", "CheckNanModelOutputHook")
 
 
 class TaskView:
@@ -63,6 +68,22 @@ class TaskView:
     def last_loss(self) -> float:
         """Loss of the last step, the mean over ranks."""
         return float(self._task.last_batch.loss)
+
+    @property
+    def loss_is_finite(self) -> bool:
+        """Of the mean over ranks, so the same on every rank."""
+        return bool(torch.isfinite(self._task.last_batch.loss))
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        """Of the step: [embeddings, scores of head 0, head 1, ...] of this rank."""
+        return list(self._task.last_batch.model_output)
+
+    @property
+    def crops(self) -> list[Tensor]:
+        """The step's input, a tensor for each size of crop, or one in all."""
+        images = self._task.last_batch.sample["input"]
+        return list(images) if isinstance(images, (list, tuple)) else [images]
 
     @property
     def learning_rate(self) -> float:
@@ -124,6 +145,47 @@ class TaskView:
     def model(self) -> nn.Module:
         """The model as the host runs it, wrapped where there are several ranks."""
         return self._task.model
+
+    @property
+    def parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """The model's, with their names; unwrapped from DDP."""
+        return list(self._task.base_model.named_parameters())
+
+    @property
+    def modules(self) -> list[tuple[str, nn.Module]]:
+        """The model's, with their names; unwrapped from DDP."""
+        return list(self._task.base_model.named_modules())
+
+    def run_again(self) -> None:
+        """The model, unwrapped from DDP, on the step's crops; no gradient.
+
+        With synchronised batch norm every rank must call it.
+        """
+        with torch.no_grad(), self.autocast():
+            self._task.base_model(self._task.last_batch.sample["input"])
+
+    @property
+    def scaler(self) -> Any:
+        """The GradScaler of mixed precision; None where nothing is scaled."""
+        scaler = getattr(self._task, "amp_grad_scaler", None)
+        return scaler if scaler is not None and scaler.is_enabled() else None
+
+    @property
+    def tensorboard(self) -> Any:
+        """The writer of the host's TensorBoard hook; None where there is none."""
+        writers = (getattr(hook, "tb_writer", None) for hook in self._task.hooks)
+        return next((writer for writer in writers if writer is not None), None)
+
+    def take_over_nan_checks(self) -> None:
+        """Ends the host's own look at each output of the model.
+
+        It writes a checkpoint of the ruined weights for the next resume to find
+        (`hooks/log_hooks.py`), or dies looking for a method (`CheckNanModelOutputHook`,
+        `hooks/state_update_hooks.py`), each rank by itself.
+        """
+        for hook in self._task.hooks:
+            if type(hook).__name__ in _NAN_CHECKS:
+                hook.on_forward = _nothing
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision that the host's train step would compute in."""
@@ -200,6 +262,10 @@ class TaskView:
             getattr(head, f"prototypes{index}").weight
             for index in range(head.nmb_heads)
         ]
+
+
+def _nothing(task: Any) -> None:
+    """A hook's event in which nothing is left to do."""
 
 
 def _first_rows(rows: Any, num_crops: int) -> Tensor:

@@ -46,7 +46,8 @@ _PROGRAMS = {
         "torch.mm(torch.ones(64, 64), torch.ones(64, 64))\n"
         "index = faiss.IndexFlatIP(8)\n"
         "index.add(numpy.eye(8, dtype='float32'))\n"
-        "assert index.search(numpy.eye(8, dtype='float32'), 1)[1][3, 0] == 3"
+        "assert index.search(numpy.eye(8, dtype='float32'), 1)[1][3, 0] == 3\n"
+        "print(getattr(faiss, 'get_num_gpus', int)())"
     ),
     "cuda": (
         "import sys, torch\n"

@@ -108,6 +108,6 @@ def _resnet(trunk: Mapping[str, Tensor], file: Path) -> tuple[str, dict[str, int
             return "resnet_small", names, last.shape[0]
     raise StartError(
         f"{file} holds a trunk that the table cannot build (blocks {counts}); wanted "
-        "a ResNet-50, -101 or -152, also a wide one, with a 7x7 stem, or a ResNet-18 or "
-        "-34 with a 3x3 stem; or a run of `vissl-swav train` with its config."
+        "a ResNet-50, -101 or -152, also a wide one, with a 7x7 stem, or a ResNet-18 "
+        "or -34 with a 3x3 stem; or a run of `vissl-swav train` with its config."
     )

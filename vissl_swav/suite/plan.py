@@ -8,6 +8,7 @@ either: the plan is made for N of them.
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -21,11 +22,12 @@ from vissl_swav.health.plan_verdicts import (
     TOO_FEW_IMAGES,
     verdicts,
 )
-from vissl_swav.host import plan_facts, settings
-from vissl_swav.host.data_checks import check_data
+from vissl_swav.host import plan_facts, settings, trial
+from vissl_swav.host.data_checks import Counts, check_counts, look_at_data
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.launch import compose
 from vissl_swav.host.settings.plan import plan_facts as facts_of
+from vissl_swav.host.settings.to_make import to_make
 
 _IMAGES = "images"
 _STYLES = {ERROR: "red"}
@@ -46,7 +48,7 @@ def run(overrides: Sequence[str]) -> int:
     Raises:
         StartError: the config cannot be composed, or its loss is none of ours.
     """
-    given, overrides = _images(overrides)
+    given, overrides = _given_images(overrides)
     _, cfg = compose(overrides)
     facts = settings.run_facts(cfg)
     if not settings.is_ours(cfg):
@@ -55,24 +57,22 @@ def run(overrides: Sequence[str]) -> int:
             f"{', '.join(settings.LOSSES)}.",
             key="config.LOSS.name",
         )
-    problem = None if given else _data_problem(facts)
-    plan = plan_facts.plan_of(cfg, facts, given or plan_facts.count_images(facts))
+    problems, count = ([], given) if given else _images_of(facts)
+    parameters, problem = _parameters(cfg)
+    problems += [problem] if problem else []
+    plan = plan_facts.plan_of(cfg, facts, count)
     about = facts_of(cfg)
     console = Console(file=sys.stdout)
     table = Table(box=box.SIMPLE, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, text in rows(
-        plan,
-        num_parameters=plan_facts.count_parameters(about),
-        momentum=about.momentum,
-    ):
+    for name, text in rows(plan, num_parameters=parameters, momentum=about.momentum):
         table.add_row(name, Text(text))
     console.print(table)
-    if problem:
+    for problem in problems:
         _print(console, f"error: {problem}", "red")
     # What the images' own checks have refused is not said twice.
-    known = (TOO_FEW_IMAGES, MORE_CLUSTERS) if problem else ()
+    known = (TOO_FEW_IMAGES, MORE_CLUSTERS) if problems else ()
     found = [verdict for verdict in verdicts(plan) if verdict.name not in known]
     for verdict in found:
         key = plan_facts.config_key(verdict, about.method)
@@ -81,12 +81,12 @@ def run(overrides: Sequence[str]) -> int:
             f"{verdict.level}: {verdict} ({key})",
             _STYLES.get(verdict.level, "yellow"),
         )
-    if not found and not problem:
+    if not found and not problems:
         _print(console, "nothing to object", "green")
-    return 1 if problem or any(v.level == ERROR for v in found) else 0
+    return 1 if problems or any(v.level == ERROR for v in found) else 0
 
 
-def _images(overrides: Sequence[str]) -> tuple[int | None, list[str]]:
+def _given_images(overrides: Sequence[str]) -> tuple[int | None, list[str]]:
     """N of `images=N`, None without it, and the overrides but that one.
 
     Raises:
@@ -101,13 +101,29 @@ def _images(overrides: Sequence[str]) -> tuple[int | None, list[str]]:
     return int(text), [o for o in overrides if o not in mine]
 
 
-def _data_problem(facts: settings.RunFacts) -> str | None:
-    """What a start would refuse about the images; not for the size of this machine."""
+def _images_of(facts: settings.RunFacts) -> tuple[list[str], int | None]:
+    """What a start would refuse about the images, and how many there are to train on.
+
+    Not for the size of this machine.
+    """
+    elsewhere = replace(facts, on_slurm=True)
+    counts: Counts = {}
     try:
-        check_data(replace(facts, on_slurm=True), torchrun=False)
+        counts = look_at_data(elsewhere)
+        check_counts(elsewhere, counts)
     except StartError as error:
-        return str(error)
-    return None
+        return [str(error)], counts.get("TRAIN")
+    return [], counts.get("TRAIN")
+
+
+def _parameters(cfg: Any) -> tuple[int | None, str | None]:
+    """Parameters of the model, or why no model and optimizer can be made."""
+    parts = to_make(cfg)
+    assert parts is not None  # Its loss is ours.
+    try:
+        return trial.check(parts), None
+    except StartError as error:
+        return None, str(error)
 
 
 def _print(console: Console, text: str, style: str) -> None:

@@ -33,6 +33,23 @@ def highest_rate(cfg: Any) -> float | None:
     return max((rate for place in places for rate in place.rates), default=None)
 
 
+def check_rates(cfg: Any) -> None:
+    """Every rate of a scheduler that is known is a number >= 0.
+
+    Raises:
+        StartError: one is not.
+    """
+    if cfg.OPTIMIZER.param_schedulers.lr.get("name") not in _RATES:
+        return
+    for place in _places(cfg.OPTIMIZER.param_schedulers.lr, KEY):
+        for rate in place.rates:
+            if rate < 0:
+                raise StartError(
+                    f"{place.where} is {rate:g}; wanted a learning rate >= 0.",
+                    key=place.where,
+                )
+
+
 def scale_rates(cfg: Any, factor: float) -> list[str]:
     """Multiplies every rate of a config, in place; says what it changed.
 
@@ -103,6 +120,7 @@ def _places(scheduler: Any, where: str) -> list[_Place]:
         for rate in value if place.is_list else [value]:
             if not isinstance(rate, (int, float)) or isinstance(rate, bool):
                 raise StartError(
-                    f"{place.where} is {value!r}; wanted a learning rate.", key=KEY
+                    f"{place.where} is {value!r}; wanted a learning rate, a number.",
+                    key=place.where,
                 )
     return places

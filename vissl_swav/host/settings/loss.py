@@ -7,14 +7,15 @@ the composed config shows what will run.
 """
 
 import logging
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from vissl_swav.health.plan import loss_ceiling, loss_floor
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings import parts
 from vissl_swav.host.settings.auto_scale import auto_scale
 from vissl_swav.host.settings.data import COLLATOR_NAME, SOURCE_NAME, infer_data
+from vissl_swav.host.settings.learning_rate import check_rates
 from vissl_swav.host.settings.loss_checks import build, check_name, check_types
 from vissl_swav.host.settings.losses import LOSSES, SWAV, LossKeys
 from vissl_swav.host.settings.schedule import Schedule, schedule_of
@@ -59,6 +60,7 @@ def infer(cfg: Any) -> Any:
             "config.MODEL.WEIGHTS_INIT.PARAMS_FILE=CHECKPOINT.",
             key="config.TEST_ONLY",
         )
+    check_rates(cfg)
     loss = LOSSES[cfg.LOSS["name"]]
     for other in LOSSES:
         if other != loss.name and cfg.LOSS.get(other):
@@ -114,18 +116,15 @@ def take_num_images(cfg: Any, count: int) -> None:
 def loss_bounds(cfg: Mapping[str, Any]) -> tuple[float, float]:
     """Ceiling and floor of the loss in a run whose settings are inferred, in nats.
 
-    ln K where nothing is learned; ln(K / N) where N samples (batch of all ranks and
-    queue) have soft codes over more prototypes than samples, else 0. Means over heads.
+    `health.plan` has the formulas. Hard codes and labels of a bank have no floor.
     """
-    loss, split = loss_settings(cfg), cfg["DATA"]["TRAIN"]
+    loss = loss_settings(cfg)
     counts = loss["num_prototypes"]
-    ceiling = sum(map(math.log, counts)) / len(counts)
     if cfg["LOSS"]["name"] != SWAV or loss["hard_codes"] or loss["hard_codes_steps"]:
-        return ceiling, 0.0
+        return loss_ceiling(counts), 0.0
     ranks = cfg["DISTRIBUTED"]["NUM_NODES"] * cfg["DISTRIBUTED"]["NUM_PROC_PER_NODE"]
-    samples = split["BATCHSIZE_PER_REPLICA"] * ranks + loss["queue_length"]
-    floors = [max(0.0, math.log(K / samples)) for K in counts]
-    return ceiling, sum(floors) / len(floors)
+    batch = cfg["DATA"]["TRAIN"]["BATCHSIZE_PER_REPLICA"] * ranks
+    return loss_ceiling(counts), loss_floor(counts, batch + loss["queue_length"])
 
 
 def world_size(cfg: Any) -> int:

@@ -27,6 +27,13 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "tolerance": (int, float),
 }
 _EPSILON = 0.05
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    list: "a list of whole numbers",
+    str: "a word",
+}
 
 
 def check_loss_key(loss: str, key: str) -> None:
@@ -48,7 +55,7 @@ def check_name(cfg: Any) -> None:
         valid = [*LOSSES, *LOSS_REGISTRY]
         raise StartError(
             f"config.LOSS.name is {name!r}, no loss of VISSL's or vissl_swav's"
-            f"{parts.nearest(name, valid)}",
+            f"{parts.nearest(name, valid) or '.'} Ours are {', '.join(LOSSES)}.",
             key="config.LOSS.name",
         )
 
@@ -65,16 +72,15 @@ def check_types(loss: LossKeys, given: Mapping[str, Any]) -> None:
         if value is None and may_be_none:
             continue
         wanted = _wanted_type(key, defaults.get(key))
-        words = " or ".join(kind.__name__ for kind in wanted)
+        words = _WORDS[wanted[-1]]
         fits = isinstance(value, wanted) and (
             bool in wanted or not isinstance(value, bool)
         )
-        if isinstance(value, list):
-            words = "a list of whole numbers"
-            fits = fits and all(type(item) is int for item in value)
-        if key in _COUNTS and isinstance(value, int):
-            words = "a number >= 0"
-            fits = fits and value >= 0
+        if list in wanted and isinstance(value, list):
+            fits = bool(value) and all(type(item) is int for item in value)
+        if key in _COUNTS:
+            words = "a whole number >= 0"
+            fits = fits and isinstance(value, int) and value >= 0
         if not fits:
             raise StartError(
                 f"config.LOSS.{loss.name}.{key} is {value!r}; wanted {words}.",

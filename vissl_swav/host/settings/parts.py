@@ -21,7 +21,7 @@ _SMALL_RESNET = {"DEPTH": 18, "WIDTH": 64}
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """`; did you mean ...?`, or nothing where no valid name is near."""
-    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -107,7 +107,9 @@ def swav_head(cfg: Any) -> Mapping[str, Any]:
     valid = list(inspect.signature(SwAVPrototypesHead).parameters)[1:]
     check_keys(given, valid, f"{_HEAD_KEY}, swav_head", key=_HEAD_KEY)
     problem = None
-    if not _are_counts(given.get("num_clusters")):
+    if not isinstance(given.get("use_bn"), bool):
+        problem = "use_bn wants true or false: whether its layers have BatchNorm"
+    elif not _are_counts(given.get("num_clusters")):
         problem = "num_clusters wants a list of numbers of prototypes, [3000], say"
     elif not _are_counts(given.get("dims")):
         problem = "dims wants a list of layer widths, [2048, 2048, 128], say"

@@ -28,7 +28,6 @@ class PlanFacts:
         num_crops: crops of an image.
         queue_length: rows over all ranks.
         soft_codes: whether codes are distributions during the whole run.
-        model: `MODEL` and `OPTIMIZER`, which the host makes a model of.
     """
 
     method: str
@@ -41,7 +40,6 @@ class PlanFacts:
     num_crops: int
     queue_length: int
     soft_codes: bool
-    model: tuple[Any, Any]
 
 
 def plan_facts(cfg: Any) -> PlanFacts:
@@ -60,7 +58,6 @@ def plan_facts(cfg: Any) -> PlanFacts:
         num_crops=loss["num_crops"],
         queue_length=loss.get("queue_length", 0),
         soft_codes="hard_codes" in loss and not hard,
-        model=(cfg.MODEL, cfg.OPTIMIZER),
     )
 
 

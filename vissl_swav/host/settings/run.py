@@ -30,6 +30,9 @@ class RunFacts:
 
     device: str
     backend: str
+    # Where the processes meet.
+    init_method: str
+    run_id: str
     on_slurm: bool
     num_nodes: int
     processes_per_node: int
@@ -39,7 +42,8 @@ class RunFacts:
     initial_weights: str
     num_prototypes: list[int]
     embedding_dim: int
-    rows_per_process: int
+    batch_per_process: int
+    num_crops: int
     queue_rows: int
     num_assign_crops: int
     keeps_bank: bool
@@ -49,6 +53,8 @@ class RunFacts:
     resumes_to: int | None
     identity: dict[str, Any]
     config: dict[str, Any]
+    # Of the training data, once they are counted; None where only the host can tell.
+    num_images: int | None = None
 
 
 def run_facts(cfg: Any) -> RunFacts:
@@ -60,6 +66,8 @@ def run_facts(cfg: Any) -> RunFacts:
     return RunFacts(
         device=cfg.MACHINE.DEVICE,
         backend=cfg.DISTRIBUTED.BACKEND,
+        init_method=cfg.DISTRIBUTED.INIT_METHOD,
+        run_id=str(cfg.DISTRIBUTED.RUN_ID),
         on_slurm=cfg.SLURM.USE_SLURM,
         num_nodes=cfg.DISTRIBUTED.NUM_NODES,
         processes_per_node=cfg.DISTRIBUTED.NUM_PROC_PER_NODE,
@@ -69,8 +77,8 @@ def run_facts(cfg: Any) -> RunFacts:
         initial_weights=cfg.MODEL.WEIGHTS_INIT.PARAMS_FILE,
         num_prototypes=list(loss.get("num_prototypes", [])),
         embedding_dim=loss.get("embedding_dim", 0),
-        rows_per_process=loss.get("num_crops", 0)
-        * cfg.DATA.TRAIN.BATCHSIZE_PER_REPLICA,
+        batch_per_process=batch_of_one_process(cfg),
+        num_crops=loss.get("num_crops", 0),
         queue_rows=loss.get("queue_length_per_rank", 0),
         num_assign_crops=len(loss.get("crops_for_assign", [])),
         keeps_bank=clusters(cfg),
