@@ -10,10 +10,19 @@ from vissl_swav import __version__
 from vissl_swav.compat import startup
 from vissl_swav.suite import (
     cluster_arguments,
+    data_arguments,
     export_arguments,
     feature_arguments,
+    report_arguments,
     table_arguments,
 )
+
+# Commands whose module takes the parsed options.
+_MODULES = {
+    **{name: name for name in ("assign", "export", "gallery", "report", "table")},
+    **feature_arguments.MODULES,
+    "data": "get_data",
+}
 
 if sys.argv[1:2] != ["doctor"]:
     # At the top, since spawned children re-import the console script's modules. Doctor
@@ -96,7 +105,9 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--folder", default=".", help="of the checkpoints to come")
     cluster_arguments.add_commands(commands)
     feature_arguments.add_commands(commands)
+    data_arguments.add_command(commands)
     export_arguments.add_command(commands)
+    report_arguments.add_command(commands)
     table_arguments.add_command(commands)
     return top
 
@@ -125,10 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from vissl_swav.suite import data_check
 
         return data_check.main(options)
-    if options.command in ("assign", "export", "gallery", "table"):
-        return import_module(f"vissl_swav.suite.{options.command}").main(options)
-    if options.command in feature_arguments.MODULES:
-        module = feature_arguments.MODULES[options.command]
+    if options.command in _MODULES:
+        module = _MODULES[options.command]
         return import_module(f"vissl_swav.suite.{module}").main(options)
     from vissl_swav.suite import quickstart
 

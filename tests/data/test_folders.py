@@ -216,3 +216,12 @@ def test_subsample_refuses_what_it_cannot_do(split, tmp_path_factory):
         subsample_folder(split, target, per_class=0, seed=0)
     with pytest.raises(DataError, match="is not empty"):
         subsample_folder(split, split, per_class=1, seed=0)
+
+
+def test_a_flat_test_folder_stands_back_behind_val(tmp_path):
+    for folder in ("train/a", "val/a", "test"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "test" / "unlabelled.jpg").write_bytes(b"x")
+    assert find_splits(tmp_path).test == tmp_path / "val"
+    (tmp_path / "test" / "a").mkdir()
+    assert find_splits(tmp_path).test == tmp_path / "test"

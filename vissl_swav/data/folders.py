@@ -52,12 +52,13 @@ class ImageFolderReport:
 def find_splits(path: AnyPath) -> Splits:
     """Find ``train/`` and ``test/`` (or, where there is none, ``val/``) in a folder.
 
+    A ``test/`` without class folders stands back behind a ``val/`` with them.
+
     Raises:
         DataError: the folder or one of its splits is missing.
     """
     folder = _existing_folder(path)
-    train, tests = folder / "train", [folder / "test", folder / "val"]
-    test = next((split for split in tests if split.is_dir()), None)
+    train, test = folder / "train", test_split(folder)
     if train.is_dir() and test is not None:
         return Splits(train, test)
     missing = [] if train.is_dir() else ["train/"]
@@ -67,6 +68,16 @@ def find_splits(path: AnyPath) -> Splits:
         f"{folder} has no {' and no '.join(missing)}; it holds {_some(found)}. "
         f"{LAYOUT} (val instead of test is fine)."
     )
+
+
+def test_split(folder: Path) -> Path | None:
+    """``test/`` or ``val/``, the first with class folders; None without either.
+
+    ImageNet's own test images have no labels: its ``val/`` is the one with classes.
+    """
+    there = [folder / name for name in ("test", "val") if (folder / name).is_dir()]
+    labelled = [split for split in there if any(e.is_dir() for e in split.iterdir())]
+    return next(iter(labelled or there), None)
 
 
 def check_image_folder(

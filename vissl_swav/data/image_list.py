@@ -27,7 +27,13 @@ import numpy as np
 
 from vissl_swav.data.decoding import EncodedImage, UnreadableImage
 from vissl_swav.data.errors import DataError
-from vissl_swav.data.folders import IMAGE_SUFFIXES, AnyPath, list_images, refuse_locked
+from vissl_swav.data.folders import (
+    IMAGE_SUFFIXES,
+    AnyPath,
+    list_images,
+    refuse_locked,
+    test_split,
+)
 from vissl_swav.data.packed_strings import PackedStrings
 from vissl_swav.data.path_lists import PathList, read_array_list, read_text_list
 from vissl_swav.data.tar_shards import (
@@ -178,15 +184,16 @@ def split_folders(path: AnyPath) -> dict[str, Path]:
     folder = Path(path).expanduser()
     if not (folder / "train").is_dir():
         return {}
-    tests = [name for name in ("test", "val") if (folder / name).is_dir()]
+    test = test_split(folder)
     others = [
         entry
         for entry in os.scandir(folder)
         if entry.is_dir() and entry.name != "train" and not entry.name.startswith(".")
     ]
-    if others and not tests:
+    if others and test is None:
         return {}
-    return {name: folder / name for name in ("train", *tests[:1])}
+    found = {"train": folder / "train"}
+    return found if test is None else {**found, test.name: test}
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
