@@ -373,6 +373,73 @@ class TestOutputs:
         assert "<td class=best>65.0</td>" in text
 
 
+COST = """
+data: {images: any}
+settings:
+  two crops: [config.OPTIMIZER.momentum=0.5]
+  one crop: []
+benchmarks:
+  cost:
+    kind: cost
+    config: pretrain/swav/quickstart
+    data: images
+    columns:
+      peak: {metric: peak_gb, unit: GB, more_is_better: false}
+      rate: {metric: images_per_second, unit: 1/s}
+      hours: {metric: hours_100_epochs, unit: h, more_is_better: false}
+"""
+
+
+class FakeCost:
+    """Steps of a second for two crops, of half a second for one, after a slow start."""
+
+    steps = 9
+
+    def __call__(self, name, overrides, folder, report=None):
+        self.line = list(overrides)
+        seconds = 1.0 if "config.OPTIMIZER.momentum=0.5" in overrides else 0.5
+        folder.mkdir(parents=True)
+        lines = [
+            {
+                "step": step,
+                "time": 100.0 if step < 6 else 100.0 + seconds * step,
+                "images": 64,
+                "peak_memory": 2e9 * seconds + step,
+            }
+            for step in range(1, self.steps + 1)
+        ]
+        (folder / "steps.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+
+@pytest.fixture
+def cost(host, tmp_path, images, monkeypatch):
+    fake, file = FakeCost(), tmp_path / "cost.yaml"
+    file.write_text(COST)
+    monkeypatch.setattr(stage, "run", fake)
+    arguments = ("--suite", file, "--data", images, "--out", tmp_path / "out")
+    return fake, table_fakes.options(*arguments, "--device", "cpu"), tmp_path / "out"
+
+
+def test_what_ways_to_pretrain_cost(cost):
+    fake, options, out = cost
+    assert table.main(options) == 0
+    found = kept(out)
+    assert found["two crops"]["rate"] == pytest.approx(64)
+    assert found["one crop"]["rate"] == pytest.approx(128)
+    assert found["two crops"]["hours"] == pytest.approx(100 * 1281167 / 64 / 3600)
+    assert found["one crop"]["peak"] == pytest.approx(1.0)
+    # The training images alone, by the run's own source; no trunk and no weights.
+    assert not any("DATA_SOURCES" in o or "PARAMS_FILE" in o for o in fake.line)
+    assert "<td class=best>1</td>" in (out / "report.html").read_text()
+
+
+def test_too_few_steps_to_say_what_one_costs(cost, capsys):
+    fake, options, _ = cost
+    fake.steps = 6
+    assert table.main(options) == 1
+    assert "made 6 steps; wanted more than 6" in capsys.readouterr().out
+
+
 def test_figures_of_several_outputs():
     lines = [
         {"train_accuracy_list_meter": {"top_1": {"0": 99.0}}},
