@@ -21,6 +21,7 @@ from vissl_swav.suite import cluster_folders, clusters
 from vissl_swav.suite.checkpoint_model import CheckpointModel, load_model
 from vissl_swav.suite.image_views import CENTRE_SHARE, Embedded, embed
 from vissl_swav.train import INSTALL_LINE, have_host
+from vissl_swav.weights.whole_file import whole_file
 
 COLUMNS = ("path", "head", "cluster", "score", "margin")
 _MAX_NAMED = 20
@@ -191,21 +192,9 @@ def _standard_output() -> Iterator[IO[str]]:
     sys.stdout.flush()
 
 
-@contextlib.contextmanager
-def _whole_file(out: Path) -> Iterator[Path]:
-    """A name beside the file, which becomes the file only when all is written."""
-    target = out.expanduser()
-    scratch = target.with_name(f".{target.name}-{os.getpid()}")
-    try:
-        yield scratch
-        os.replace(scratch, target)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
 def _write_csv(out: Path, found: Assigned) -> None:
     with (
-        _whole_file(out) as scratch,
+        whole_file(out.expanduser()) as scratch,
         scratch.open("w", encoding="utf-8", errors="surrogateescape", newline="") as f,
     ):
         _write_rows(f, found)
@@ -224,7 +213,7 @@ def _write_parquet(out: Path, found: Assigned) -> None:
         name: pyarrow.array(values, types[name])
         for name, values in zip(COLUMNS[1:], columns[1:], strict=True)
     }
-    with _whole_file(out) as scratch:
+    with whole_file(out.expanduser()) as scratch:
         parquet.write_table(pyarrow.table({"path": paths, **arrays}), scratch)
 
 

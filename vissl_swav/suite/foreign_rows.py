@@ -5,7 +5,6 @@ its depth and width follow from its tensors. It is written once in VISSL's layou
 the host's benchmarks load.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from vissl_swav.host.settings.saved_trunk import (
 from vissl_swav.weights.errors import WeightsError
 from vissl_swav.weights.loading import LoadedWeights, load_weights
 from vissl_swav.weights.tensor_files import write_vissl
+from vissl_swav.weights.whole_file import whole_file
 
 _BOTTLENECK: dict[tuple[int, ...], int] = {
     (3, 4, 6, 3): 50,
@@ -65,9 +65,8 @@ def in_hosts_layout(file: Path, target: Path) -> Path:
     """The file's trunk as a file of VISSL's, written once."""
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = target.with_name(f".{target.name}-{os.getpid()}")
-        write_vissl(_read(file), scratch)
-        os.replace(scratch, target)
+        with whole_file(target) as scratch:
+            write_vissl(_read(file), scratch)
     return target
 
 

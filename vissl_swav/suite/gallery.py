@@ -16,6 +16,7 @@ from vissl_swav.suite import clusters
 from vissl_swav.suite.assign import Assigned, assign_images, guarded, say
 from vissl_swav.suite.gallery_page import Row, Section, contact_sheet, page
 from vissl_swav.suite.image_views import centre_box
+from vissl_swav.weights.whole_file import whole_file
 
 THUMBNAIL = 72
 PAGE, SUMMARY = "index.html", "clusters.json"
@@ -182,9 +183,5 @@ def _facts(found: Assigned, options: argparse.Namespace) -> list[tuple[str, str]
 
 
 def _write(path: Path, data: bytes) -> None:
-    scratch = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
+    with whole_file(path) as scratch:
         scratch.write_bytes(data)
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import itertools
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from vissl_swav.suite.recipe import Benchmark
 from vissl_swav.suite.table_data import DataSet, take_subset
 from vissl_swav.suite.table_rows import Row
 from vissl_swav.suite.table_runs import Machine, accuracies, host_overrides
+from vissl_swav.weights.whole_file import whole_file
 
 RESULT = "result.json"
 WARM_UP = 5
@@ -149,9 +149,8 @@ def final_checkpoint(folder: Path) -> Path:
 def write_whole(path: Path, text: str) -> None:
     """Writes a file in one step: it is never seen half."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}-{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
+    with whole_file(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
 
 
 def _extract(job: Job, report: Report) -> dict[str, float]:
