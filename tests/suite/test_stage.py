@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -42,3 +43,19 @@ def test_without_vissl_it_says_how_to_install_it(tmp_path):
     assert done.returncode == 2, done.stderr
     assert "VISSL is not installed" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.timeout(60)
+def test_a_run_that_does_not_go_is_made_to(tmp_path, monkeypatch):
+    """Broken off, it is asked to end (it writes a checkpoint), and after a while made."""
+    deaf = (
+        "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        f"open({str(tmp_path / 'there')!r}, 'w').close(); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", deaf])
+    while not (tmp_path / "there").exists():
+        time.sleep(0.05)
+    monkeypatch.setattr(stage, "SECONDS_TO_END", 0.5)
+    stage._end(process)
+    assert process.returncode == -9
+    stage._end(process)  # Gone already.

@@ -12,6 +12,8 @@ from typing import Any
 from vissl_swav.host.quoting import quoted
 
 Report = Callable[[int, int, str], None]
+# For a checkpoint of a large model, on SIGTERM.
+SECONDS_TO_END = 60.0
 
 
 class StageFailed(RuntimeError):
@@ -54,9 +56,7 @@ def run(
         try:
             _follow(process, _steps_file(folder), report)
         finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait(timeout=30)
+            _end(process)
     if process.returncode:
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:]
         raise StageFailed(
@@ -64,6 +64,18 @@ def run(
             f"{log}, its last lines:\n  " + "\n  ".join(tail),
             2 if process.returncode == 2 else 1,
         )
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Asks the run to write a checkpoint and go; insists after a while."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(timeout=SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def steps(folder: Path) -> list[dict[str, Any]]:

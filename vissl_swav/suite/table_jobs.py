@@ -229,6 +229,7 @@ def _svm(job: Job, report: Report) -> dict[str, float]:
         train,
         test,
         seed=job.place.seed,
+        jobs=os.cpu_count() or 1,
         report=lambda done, total: report(done, total, ""),
         **options,
     )
@@ -246,6 +247,7 @@ def _low_shot_svm(job: Job, report: Report) -> dict[str, float]:
         train,
         test,
         seed=job.place.seed,
+        jobs=os.cpu_count() or 1,
         report=lambda done, total: report(done, total, ""),
         **options,
     )
