@@ -47,7 +47,7 @@ def test_without_vissl_it_says_how_to_install_it(tmp_path):
 
 @pytest.mark.timeout(60)
 def test_a_run_that_does_not_go_is_made_to(tmp_path, monkeypatch):
-    """Broken off, it is asked to end (it writes a checkpoint), and after a while made."""
+    """Broken off, it is asked to end, and after a while made to."""
     deaf = (
         "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
         f"open({str(tmp_path / 'there')!r}, 'w').close(); time.sleep(60)"

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
