@@ -88,6 +88,7 @@ def test_broken_off_and_gone_on(made, runs, capsys):
     assert code == table.INTERRUPTED and names(runs) == ["linear", "few"]
     assert kept(out)["swav"] == {"linear": 65.0, "few": None, "elsewhere": None}
     assert "The same command goes on" in capsys.readouterr().err
+    assert "not run" in (out / "report.html").read_text()
     runs.interrupt, runs.calls = None, []
     code, out = made()
     assert code == 0 and names(runs)[:3] == ["few", "linear", "few"]

@@ -41,6 +41,7 @@ from vissl_swav.train import INSTALL_LINE, have_host
 
 MARKER = "table.json"
 INTERRUPTED = 130
+_PLAIN_WIDTH = 160
 
 
 def main(options: argparse.Namespace) -> int:
@@ -433,6 +434,8 @@ def write(table: TransferTable, order: Order) -> None:
 def show(table: TransferTable, out: Path) -> None:
     """The table in the terminal, and what failed."""
     console = Console(file=sys.stdout)
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH  # A pipe or a file has none of its own.
     console.print(table_outputs.terminal(table))
     for line in table_outputs.above_random(table):
         console.print(f"{line}.", markup=False, soft_wrap=True)
