@@ -31,8 +31,9 @@ class Run:
         cause: in words.
         wanted: the verdict it is made for, or `HEALTHY`: no alarm.
         overrides: after those of all runs; the first names the config.
-        images: "embedded", "cifar10", "grey", "one image" or "few".
-        weights: "", "equal prototypes" or "dead trunk".
+        images: "embedded", "cifar10", "grey", "orange", "noise", "one image" or
+            "few".
+        weights: "", "equal prototypes", "dead stem", "dead trunk" or "shut head".
         epochs: of 50 steps; of one step where images are few.
     """
 
@@ -45,10 +46,10 @@ class Run:
     epochs: int = 5
 
 
-def head(prototypes: str, *, batch_norm: bool = True) -> str:
+def head(prototypes: str, *, batch_norm: bool = True, features: int = 16) -> str:
     """The override of a head with so many prototypes, "100,100" for two heads."""
     return (
-        "config.MODEL.HEAD.PARAMS=[[swav_head,{dims:[64,64,16],use_bn:"
+        f"config.MODEL.HEAD.PARAMS=[[swav_head,{{dims:[64,64,{features}],use_bn:"
         f"{str(batch_norm).lower()},num_clusters:[{prototypes}]}}]]"
     )
 
@@ -205,11 +206,179 @@ SECOND_TRIAL = (
         epochs=9,
     ),
 )
-_JUMP = (
+_SLOW = _RATE + "1e-7"
+SLOW = (
+    Run(
+        "slow",
+        "learning rate 1e-7, prototypes trained from step 0",
+        HEALTHY,
+        (SWAV, _TRAINED, _FREEZE + "0", _SLOW),
+    ),
+    Run(
+        "slow_plain_head",
+        "the same, no batch norm in the head",
+        HEALTHY,
+        (SWAV, head("100", batch_norm=False), _TRAINED, _FREEZE + "0", _SLOW),
+    ),
+    Run(
+        "slow_wide_head",
+        "the same, features of 128 values, K 3000",
+        HEALTHY,
+        (SWAV, head("3000", features=128), _TRAINED, _FREEZE + "0", _SLOW),
+    ),
+)
+_AT_RATES = (
     "config.OPTIMIZER.param_schedulers.lr.name=multistep",
     "config.OPTIMIZER.param_schedulers.lr.values=[0.1,30.0]",
-    "config.OPTIMIZER.param_schedulers.lr.milestones=[6]",
     "config.OPTIMIZER.param_schedulers.lr.update_interval=epoch",
+)
+_JUMP = (*_AT_RATES, "config.OPTIMIZER.param_schedulers.lr.milestones=[6]")
+THIRD_TRIAL = (
+    Run(
+        "two_heads",
+        "CIFAR-10, batch 64, heads of 50 and 200 trained after an epoch, features of "
+        "64 values, SGD at 0.2",
+        HEALTHY,
+        (
+            *(SWAV, head("50,200", features=64), _TRAINED, _FREEZE + "1"),
+            *(*_SGD, _RATE + "0.2", "config.DATA.TRAIN.BATCHSIZE_PER_REPLICA=64"),
+        ),
+        images="cifar10",
+        epochs=13,
+    ),
+    Run(
+        "gentle",
+        "CIFAR-10, colour jitter 0.8, epsilon 0.1, temperature 0.3, Adam at 1e-4",
+        HEALTHY,
+        (
+            *(SWAV, _EPSILON + "0.1", _TEMPERATURE + "0.3", _RATE + "1e-4"),
+            "config.DATA.TRAIN.TRANSFORMS=[{name:MultiCrop,size_crops:[24],"
+            "num_crops:[2],crop_scales:[[0.3,1.0]],jitter:[0.8,0.8,0.8,0.2],"
+            "blur_probability:0.0}]",
+        ),
+        images="cifar10",
+        epochs=9,
+    ),
+    Run(
+        "plain_head",
+        "no batch norm in the head, K 40 trained from step 0, SGD at 0.05",
+        HEALTHY,
+        (
+            *(SWAV, head("40", batch_norm=False), _TRAINED, _FREEZE + "0"),
+            *(*_SGD, _RATE + "0.05"),
+        ),
+        epochs=9,
+    ),
+    Run(
+        "one_colour",
+        "every image is orange, crops differ by a colour jitter of 0.8 alone; "
+        "prototypes trained after an epoch",
+        COLLAPSED,
+        (
+            *(SWAV, _TRAINED, _FREEZE + "1"),
+            "config.DATA.TRAIN.TRANSFORMS=[{name:MultiCrop,size_crops:[24],"
+            "num_crops:[2],crop_scales:[[0.3,1.0]],jitter:[0.8,0.8,0.8,0.2],"
+            "jitter_probability:1.0,blur_probability:0.0}]",
+        ),
+        images="orange",
+        epochs=9,
+    ),
+    Run(
+        "wrong_std",
+        "CIFAR-10, pixels divided by a std of 1e6",
+        COLLAPSED,
+        (
+            SWAV,
+            "config.DATA.TRAIN.TRANSFORMS=[{name:MultiCrop,size_crops:[24],"
+            "num_crops:[2],crop_scales:[[0.3,1.0]],std:[1e6,1e6,1e6],"
+            "blur_probability:0.0}]",
+        ),
+        images="cifar10",
+        epochs=9,
+    ),
+    Run(
+        "late_collapse",
+        "no batch norm in the head, prototypes trained from step 0, SGD at 0.1, at 30 "
+        "from epoch 5 on",
+        COLLAPSED,
+        (
+            *(SWAV, head("100", batch_norm=False), _TRAINED, _FREEZE + "0", *_SGD),
+            *(*_AT_RATES, "config.OPTIMIZER.param_schedulers.lr.milestones=[5]"),
+        ),
+        epochs=13,
+    ),
+    # In place of two that were found not to collapse.
+    Run(
+        "shut_head",
+        "SeLa-v2, 3 x 50, starts from weights whose head's ReLU lets nothing through",
+        COLLAPSED,
+        (SELA, head("50,50,50")),
+        weights="shut head",
+        epochs=9,
+    ),
+)
+FOURTH_TRIAL = (
+    Run(
+        "short_queue",
+        "K 60 fixed, features of 32 values, hard codes, Adam at 0.002, queue of 5 "
+        "batches from epoch 3",
+        HEALTHY,
+        (
+            *(SWAV, head("60", features=32), "config.LOSS.swav.hard_codes=true"),
+            *(_RATE + "0.002", _QUEUE + "160", _QUEUE_START + "3"),
+        ),
+        epochs=9,
+    ),
+    Run(
+        "plain_sela",
+        "SeLa-v2, 2 x 40, CIFAR-10, no batch norm in the head",
+        HEALTHY,
+        (SELA, head("40,40", batch_norm=False)),
+        images="cifar10",
+        epochs=9,
+    ),
+    Run(
+        "small_clusters",
+        "DeepCluster-v2, 2 x 20, batch 64, SGD at 0.1",
+        HEALTHY,
+        (
+            *(DEEP_CLUSTER, head("20,20"), *_SGD, _RATE + "0.1"),
+            "config.DATA.TRAIN.BATCHSIZE_PER_REPLICA=64",
+        ),
+        epochs=13,
+    ),
+    Run(
+        "noise",
+        "white noise, crops of 5 to 10 % of the area have nothing in common; "
+        "prototypes trained from step 0",
+        COLLAPSED,
+        (
+            *(SWAV, _TRAINED, _FREEZE + "0"),
+            "config.DATA.TRAIN.TRANSFORMS=[{name:MultiCrop,size_crops:[24],"
+            "num_crops:[2],crop_scales:[[0.05,0.1]],jitter_probability:0.0,"
+            "grayscale_probability:0.0,blur_probability:0.0}]",
+        ),
+        images="noise",
+        epochs=9,
+    ),
+    Run(
+        "sela_decay",
+        "SeLa-v2, 3 x 50, CIFAR-10, SGD at 0.3, weight decay 1",
+        COLLAPSED,
+        (SELA, head("50,50,50"), *_SGD, _RATE + "0.3", _DECAY + "1.0"),
+        images="cifar10",
+        epochs=9,
+    ),
+    Run(
+        "dead_stem",
+        "DeepCluster-v2, 40 clusters, CIFAR-10, starts from weights whose first ReLU "
+        "lets nothing through",
+        COLLAPSED,
+        (DEEP_CLUSTER, head("40")),
+        images="cifar10",
+        weights="dead stem",
+        epochs=9,
+    ),
 )
 OTHER_VERDICTS = (
     Run(

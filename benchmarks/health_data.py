@@ -30,7 +30,13 @@ class Data:
             return self._cut("train", _IMAGES)
         folder = self._out / kind.replace(" ", "_")
         if not folder.exists():
-            makers = {"grey": _grey, "one image": self._copies, "few": self._some}
+            makers = {
+                "grey": lambda place: _plain(place, (120, 120, 120)),
+                "orange": lambda place: _plain(place, (200, 120, 40)),
+                "noise": _noise,
+                "one image": self._copies,
+                "few": self._some,
+            }
             makers[kind](folder / "all")
         return folder
 
@@ -68,10 +74,22 @@ class Data:
             shutil.copy(first, folder / f"{number:05d}.png")
 
 
-def _grey(folder: Path) -> None:
+def _plain(folder: Path, colour: tuple[int, int, int]) -> None:
     folder.mkdir(parents=True)
     for number in range(_IMAGES):
-        Image.new("RGB", (32, 32), (120, 120, 120)).save(folder / f"{number:05d}.png")
+        Image.new("RGB", (32, 32), colour).save(folder / f"{number:05d}.png")
+
+
+def _noise(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(0)
+    for number in range(_IMAGES):
+        levels = torch.randint(256, (32, 32, 3), generator=generator).byte()
+        Image.fromarray(levels.numpy()).save(folder / f"{number:05d}.png")
+
+
+def _first_norm(trunk: torch.nn.Module) -> torch.nn.BatchNorm2d:
+    return next(m for m in trunk.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
 
 def write_weights(path: Path, overrides: list[str], kind: str) -> None:
@@ -89,8 +107,13 @@ def write_weights(path: Path, overrides: list[str], kind: str) -> None:
             weight = model.heads[0].prototypes0.weight
             weight.copy_(weight[:1].expand_as(weight))
         else:
-            # Far under what the shortcut adds: the ReLU after it is closed for good.
-            last = model.trunk._feature_blocks["layer4"][-1].bn2
+            # Far under what is added to it: the ReLU after it is closed for good.
+            norms = {
+                "dead stem": lambda: _first_norm(model.trunk),
+                "dead trunk": lambda: model.trunk._feature_blocks["layer4"][-1].bn2,
+                "shut head": lambda: model.heads[0].projection_head[1],
+            }
+            last = norms[kind]()
             last.weight.zero_()
             last.bias.fill_(-100.0)
     state = {"base_model": model.get_classy_state()}

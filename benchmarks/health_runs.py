@@ -1,6 +1,6 @@
 """Verdicts on runs whose end is known: two to calibrate on, the others to try them on.
 
-    python benchmarks/health_runs.py --out DIR             # every run: 20 to 50 minutes
+    python benchmarks/health_runs.py --out DIR             # every run: about an hour
     python benchmarks/health_runs.py --out DIR good decay  # these runs alone
     python benchmarks/health_runs.py --out DIR --overhead  # what the hooks cost
 
@@ -8,8 +8,9 @@ The runs stand in `health_cases.py`. Prints a table and writes `health.png`: the
 and the spread of the features of each run. What a run has come to is measured apart
 from the verdicts: its final checkpoint assigns held-out images to its prototypes
 (`vissl-swav assign`), and counted are the prototypes in use and the NMI with the
-classes, less that of shuffled classes. Exit code 1 where a verdict is wrong: an alarm
-on a healthy run, or not the wanted one on another.
+classes, less that of shuffled classes. The verdicts are those of today's thresholds on
+the curves of the run, whenever it was made. Exit code 1 where one is wrong: an alarm on
+a healthy run, or not the wanted one on another.
 
 `--record FILE` writes the curves of the runs that are named, for the tests of the
 verdicts (`tests/health/recorded_runs.json`).
@@ -30,20 +31,27 @@ from health_cases import (
     CALIBRATION,
     COLLAPSED,
     FIRST_TRIAL,
+    FOURTH_TRIAL,
     HEALTHY,
     OTHER_VERDICTS,
     SECOND_TRIAL,
+    SLOW,
     SWAV,
+    THIRD_TRIAL,
     Run,
     head,
 )
 from health_data import Data, write_weights
 
-from vissl_swav.health.verdicts import Signals
+from vissl_swav.health.verdicts import Judge, Signals
 from vissl_swav.suite import clusters, stage
 
 _SHUFFLES = 20
-RUNS = (*CALIBRATION, *FIRST_TRIAL, *SECOND_TRIAL, *OTHER_VERDICTS)
+_SIGNALS = [name for name in Signals.__dataclass_fields__ if name != "queue_in_use"]
+RUNS = (
+    *(*CALIBRATION, *FIRST_TRIAL, *SECOND_TRIAL, *SLOW, *THIRD_TRIAL, *FOURTH_TRIAL),
+    *OTHER_VERDICTS,
+)
 
 
 def train(run: Run, out: Path, data: Data) -> None:
@@ -74,6 +82,23 @@ def lines(out: Path, run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def judged(out: Path, run: Run) -> list[list[Any]]:
+    """[step, verdict] of what the verdicts of today say of the run's curves."""
+    steps = stage.steps(out / run.name)
+    readings = {line["step"]: line for line in lines(out, run) if "loss" in line}
+    judge, found = Judge(steps[-1]["max_step"] // run.epochs), []
+    for step, line in enumerate(steps, start=1):
+        judge.add(line["loss"])
+        reading = readings.get(step)
+        if reading is not None:
+            given: dict[str, Any] = {name: reading.get(name) for name in _SIGNALS}
+            in_use = "queue_age" in reading
+            finding = judge.judge(Signals(**given, queue_in_use=in_use))
+            if finding is not None:
+                found.append([step, finding.verdict.value])
+    return found
+
+
 def outcome(run: Run, out: Path, data: Data) -> str:
     """Prototypes in use and NMI over chance on held-out images, from the checkpoint."""
     table = out / run.name / "held_out.csv"
@@ -99,10 +124,10 @@ def outcome(run: Run, out: Path, data: Data) -> str:
 def row(run: Run, out: Path, data: Data) -> tuple[bool, str]:
     """Whether the verdicts are right, and a line of the table."""
     found = lines(out, run)
-    verdicts = [line for line in found if "verdict" in line]
+    verdicts = judged(out, run)
     readings = [line for line in found if "loss" in line]
-    said = ", ".join(f"{v['verdict']} at {v['step']}" for v in verdicts) or "none"
-    names = {v["verdict"] for v in verdicts}
+    said = ", ".join(f"{verdict} at {step}" for step, verdict in verdicts) or "none"
+    names = {verdict for _, verdict in verdicts}
     alarms = names & {"COLLAPSED", "DIVERGING", "QUEUE HURTS"}
     right = not alarms if run.wanted == HEALTHY else run.wanted in names
     shares = [line["hook_share"] for line in readings if "hook_share" in line]
@@ -158,12 +183,11 @@ def _draw(above: Any, below: Any, out: Path, run: Run) -> None:
     below.plot(steps, [r["feature_spread"] for r in readings], colour)
     below.axhline(0.05, color="grey", ls="--", lw=0.8)
     below.set_ylim(-0.05, 1.05)
-    for line in lines(out, run):
-        if "verdict" in line:
-            above.axvline(line["step"], color="k", lw=0.8)
-            place = above.get_xaxis_transform()  # y from 0 to 1.
-            words = {"transform": place, "rotation": 90, "fontsize": 6}
-            above.text(line["step"] + 4, 0.05, line["verdict"], **words)
+    for step, verdict in judged(out, run):
+        above.axvline(step, color="k", lw=0.8)
+        place = above.get_xaxis_transform()  # y from 0 to 1.
+        words = {"transform": place, "rotation": 90, "fontsize": 6}
+        above.text(step + 4, 0.05, verdict, **words)
     above.set_title(run.name, fontsize=8)
     for axis in (above, below):
         axis.tick_params(labelsize=6)
@@ -171,7 +195,6 @@ def _draw(above: Any, below: Any, out: Path, run: Run) -> None:
 
 def record(path: Path, out: Path, runs: list[Run]) -> None:
     """The losses, readings and verdicts of runs as a small JSON file."""
-    names = [field for field in Signals.__dataclass_fields__ if field != "queue_in_use"]
     found = {}
     for run in runs:
         steps = stage.steps(out / run.name)
@@ -179,16 +202,12 @@ def record(path: Path, out: Path, runs: list[Run]) -> None:
         found[run.name] = {
             "steps_per_epoch": steps[-1]["max_step"] // run.epochs,
             "losses": [round(line["loss"], 4) for line in steps],
-            "signals": names,
+            "signals": _SIGNALS,
             "readings": [
-                [*(line.get(name) for name in names), "queue_age" in line]
+                [*(line.get(name) for name in _SIGNALS), "queue_age" in line]
                 for line in readings
             ],
-            "verdicts": [
-                [line["step"], line["verdict"]]
-                for line in lines(out, run)
-                if "verdict" in line
-            ],
+            "verdicts": judged(out, run),
         }
     text = ",\n".join(
         f"{json.dumps(name)}: {json.dumps(value, separators=(',', ':'))}"

@@ -83,6 +83,73 @@ def test_collapse_needs_the_ceiling_and_a_second_signal(figures, above):
     assert verdicts(falling, **figures) == [], "the second signal alone is none"
 
 
+def told(nats):
+    """Codes that tell so many nats of their image; a constant or a function of step."""
+    tells = nats if callable(nats) else lambda step: nats
+    return {
+        "code_entropy": lambda step: 4.59 - tells(step),
+        "mean_code_entropy": 4.59,
+    }
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+def test_codes_that_have_lost_what_they_told_are_a_collapse(scale):
+    """In units of the run's own most; spread features and prototypes do not save it."""
+
+    def fall(share):
+        return told(lambda step: scale * max(share, 1 - step / 100))
+
+    def stuck(step):
+        return CEILING + 0.01
+
+    lost = verdicts(stuck, **fall(0.08))
+    assert lost == [(200, Verdict.COLLAPSED)]
+    kept = verdicts(stuck, **fall(0.12))
+    assert kept == [(400, Verdict.NOT_LEARNING_YET)]
+    assert verdicts(falling, **fall(0.08)) == [], "the second signal alone is none"
+    # Little from the start on is how some nets begin.
+    assert verdicts(stuck, steps=390, **told(0.08 * scale)) == []
+
+
+def test_lost_information_is_said_once():
+    """Not at each crossing of the line; twice as much ends it."""
+
+    def wavering(step):
+        return 1.0 if step < 100 else (0.08, 0.15)[step // 10 % 2]
+
+    found = verdicts(lambda step: CEILING, steps=390, **told(wavering))
+    assert [verdict for _, verdict in found] == [Verdict.COLLAPSED]
+
+    def back(step):
+        return 1.0 if step < 100 else 0.25 if step > 300 else 0.08
+
+    found = verdicts(lambda step: CEILING, steps=390, **told(back))
+    assert found == [(200, Verdict.COLLAPSED), (310, Verdict.HEALTHY)]
+
+
+def test_the_most_that_codes_told_outlives_a_resume():
+    def resumed(forget):
+        judge = Judge(50)
+        for step in range(1, 251):
+            judge.add(CEILING)
+            now = {**HEALTHY, "code_entropy": 3.0 if step < 100 else 4.5}
+            finding = judge.judge(Signals(step, CEILING, FLOOR, **now))
+            if finding is not None:
+                return finding
+            if step == 150:
+                state = json.loads(json.dumps(judge.state()))
+                if forget:
+                    del state["most_told"]
+                judge = Judge(50)
+                judge.restore(state)
+        return None
+
+    finding = resumed(forget=False)
+    assert finding is not None and finding.verdict is Verdict.COLLAPSED
+    assert "0.090 nats" in finding.why and "1.590" in finding.why
+    assert resumed(forget=True) is None, "an older checkpoint: begins anew"
+
+
 def test_a_run_that_collapses_after_it_has_learned():
     def curve(step):
         return falling(step) if step < 500 else CEILING + 1e-4
@@ -98,6 +165,22 @@ def test_labels_that_are_all_one_are_a_collapse_at_any_loss():
     figures = {"code_entropy": None, "mean_code_entropy": None, "label_entropy": 0.0}
     found = verdicts(lambda step: 0.01, feature_spread=0.001, floor=0.0, **figures)
     assert found == [(200, Verdict.COLLAPSED)]
+
+
+def test_equal_features_learn_no_more_than_how_frequent_each_label_is():
+    """Where labels are not balanced the loss of a collapse is far under ln K."""
+    figures = {"code_entropy": None, "mean_code_entropy": None, "label_entropy": 2.0}
+
+    def down_to(least):
+        return lambda step: least + (CEILING - least) * math.exp(-step / 50)
+
+    equal = {**figures, "feature_spread": 0.001}
+    for least in (2.3, 1.9):
+        found = verdicts(down_to(least), steps=300, floor=0.0, **equal)
+        assert found == [(200, Verdict.COLLAPSED)]
+    assert verdicts(down_to(1.5), steps=300, floor=0.0, **equal) == [], "knows more"
+    spread = {**figures, "feature_spread": 0.3}
+    assert verdicts(down_to(2.3), steps=300, floor=0.0, **spread) == []
 
 
 def test_diverging_after_an_epoch_of_a_real_rise():

@@ -23,6 +23,20 @@ SPREAD_BELOW = 0.05
 INFORMATION_BELOW = 0.02
 """Nats that the codes tell of their samples that count as nothing."""
 
+INFORMATION_LEFT = 0.1
+"""Share of the most that the codes of this run have told, under which it is lost.
+
+In units of the run's own start: what the codes of an untrained net tell depends on
+epsilon, dimension, prototypes and batch.
+"""
+
+LABELS_LEARNED = 0.1
+"""Share of the entropy of the labels that equal features may seem to have learned.
+
+Prototypes alone learn how frequent each label is: that takes the loss from ln K to the
+entropy of the labels, and no further.
+"""
+
 LEARNED = 0.02
 """Progress under which a run has learned nothing yet."""
 
@@ -120,6 +134,7 @@ class Judge:
         self._best = float("inf")
         self._risen_since: int | None = None
         self._queue_since: int | None = None
+        self._most_told = 0.0
         self._steps = 0
         self.verdict = Verdict.HEALTHY
 
@@ -135,6 +150,7 @@ class Judge:
             "best": self._best,
             "risen_since": self._risen_since,
             "queue_since": self._queue_since,
+            "most_told": self._most_told,
             "steps": self._steps,
             "verdict": self.verdict.value,
         }
@@ -145,6 +161,8 @@ class Judge:
         self._best = state["best"]
         self._risen_since = state["risen_since"]
         self._queue_since = state["queue_since"]
+        # Checkpoints of before this was kept do not have it.
+        self._most_told = state.get("most_told", 0.0)
         self._steps = state["steps"]
         self.verdict = Verdict(state["verdict"])
 
@@ -158,6 +176,7 @@ class Judge:
 
     def _find(self, signals: Signals) -> Finding:
         self._follow_queue(signals)
+        self._most_told = max(self._most_told, signals.code_information or 0.0)
         for look in (
             self._collapsed,
             self._rising,
@@ -172,15 +191,17 @@ class Judge:
     def _collapsed(self, signals: Signals) -> Finding | None:
         if len(self._recent) < COLLAPSE_STEPS:
             return None
-        labels = signals.label_entropy
-        if labels is not None and labels < INFORMATION_BELOW:
-            if signals.feature_spread < SPREAD_BELOW:
+        least, labels = min(self._levels()), signals.label_entropy
+        if labels is not None and signals.feature_spread < SPREAD_BELOW:
+            if least >= (1 - LABELS_LEARNED) * labels - CEILING_MARGIN:
                 return Finding(
                     Verdict.COLLAPSED,
-                    "all images have one label, and all features are nearly one vector "
-                    f"(spread {signals.feature_spread:.4f})",
+                    "all features are nearly one vector (spread "
+                    f"{signals.feature_spread:.4f}), and the loss, {least:.4f} at its "
+                    f"least in {COLLAPSE_STEPS} steps, tells no more than how frequent "
+                    f"each label is (their entropy is {labels:.4f})",
                 )
-        if min(self._levels()) < signals.ceiling - CEILING_MARGIN:
+        if least < signals.ceiling - CEILING_MARGIN:
             return None
         at_ceiling = (
             f"the loss has not been under ln K = {signals.ceiling:.4f} for "
@@ -197,11 +218,23 @@ class Judge:
                     f"{spread:.4f}, wanted {SPREAD_BELOW} or more; 1 on the sphere)",
                 )
         information = signals.code_information
-        if information is not None and information < INFORMATION_BELOW:
+        if information is None:
+            return None
+        if information < INFORMATION_BELOW:
             return Finding(
                 Verdict.COLLAPSED,
                 f"{at_ceiling}, and the codes tell nothing of their image "
                 f"({information:.4f} nats, wanted {INFORMATION_BELOW} or more)",
+            )
+        # Said once, not at each crossing of the line.
+        twice = 2 if self.verdict is Verdict.COLLAPSED else 1
+        if information < twice * INFORMATION_LEFT * self._most_told:
+            return Finding(
+                Verdict.COLLAPSED,
+                f"{at_ceiling}, and the codes tell {information:.3f} nats of their "
+                f"image, {information / self._most_told:.1%} of the "
+                f"{self._most_told:.3f} that they have told (wanted "
+                f"{INFORMATION_LEFT:.0%} or more)",
             )
         return None
 
