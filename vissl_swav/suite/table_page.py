@@ -104,15 +104,17 @@ def _table(table: TransferTable) -> str:
 
 
 def _absent(table: TransferTable) -> list[str]:
-    """What has no figure, and why."""
-    parts = []
+    """What has no figure, and why; what has one reason stands together."""
+    titles: dict[str, list[str]] = {}
     for row in table.rows:
         for name, outcome in table.outcomes.get(row, {}).items():
             if outcome.state not in ("done", "not run"):
-                title = f"{row}, {name}: {outcome.state}"
-                log = f"\n\nFolder: {outcome.folder}" if outcome.folder.exists() else ""
-                text = _text(f"{outcome.message}{log}")
-                parts.append(f"<h3>{_text(title)}</h3><pre>{text}</pre>")
+                found = titles.setdefault(outcome.message, [])
+                found.append(f"{row}, {name}: {outcome.state}")
+    parts = [
+        f"<h3>{'<br>'.join(map(_text, places))}</h3><pre>{_text(message)}</pre>"
+        for message, places in titles.items()
+    ]
     return ["<h2>Without a figure</h2>", *parts] if parts else []
 
 
