@@ -31,6 +31,8 @@ EXPECTED = {
     "cpu_extraction": "MACHINE.DEVICE = gpu",
     "cpu_tools": "cuda",
     "low_shot": "images_data_file",
+    "cpu_retrieval": "cuda",
+    "local_copies": "too many values to unpack",
     "environment_report": "not named",
 }
 # Symptoms of shims that go by another name, and shims with a test of their own below.

@@ -167,9 +167,14 @@ def without_apex():
 
 def on_the_cpu():
     import torch
-    from tools import nearest_neighbor_test, train_svm_low_shot
+    from tools import (
+        instance_retrieval_test,
+        nearest_neighbor_test,
+        train_svm_low_shot,
+    )
     from vissl.trainer.trainer_main import SelfSupervisionTrainer
     from vissl.utils import collect_env
+    from vissl.utils import io as io_of_the_host
 
     trainer = SelfSupervisionTrainer.__new__(SelfSupervisionTrainer)
     trainer.task = SimpleNamespace(device=torch.device("cpu"))
@@ -180,6 +185,19 @@ def on_the_cpu():
     symptom(
         "low_shot", lambda: train_svm_low_shot.generate_low_shot_samples(*arguments)
     )
+    # It asserts a GPU and has one here or not: the code tells.
+    code = instance_retrieval_test.instance_retrieval_test.__code__
+    SYMPTOMS["cpu_retrieval"] = "cuda" if "cuda" in code.co_names else None
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "copies" / "train").mkdir(parents=True)
+        (Path(folder) / "copies" / "train" / "copy_complete").touch()
+        (Path(folder) / "train").mkdir()
+        symptom(
+            "local_copies",
+            lambda: io_of_the_host.copy_data(
+                f"{folder}/train", f"{folder}/copies", 1, None
+            ),
+        )
     names = [name for name, _ in collect_env.collect_dep_env([])]
     SYMPTOMS["environment_report"] = None if "vissl_swav" in names else "not named"
 

@@ -24,6 +24,8 @@ SHIMS = (
     "amp",
     "cpu_extraction",
     "cpu_tools",
+    "cpu_retrieval",
+    "local_copies",
     "checkpoint_writing",
     "resume",
     "resumed_state",
