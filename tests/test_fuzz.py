@@ -264,4 +264,9 @@ def test_overrides(host, images, tmp_path, count):
             crashes.append(f"{seed}: {overrides[-3:]}: {error!r}"[:600])
     print(f"{reached} of {count} reached a step, {refused} ended with one message")
     assert not crashes, "\n".join([f"{len(crashes)} of {count}", *crashes])
-    assert reached > 0 and refused > 0
+    assert refused > 0
+    if count == MANY:  # About one in eight.
+        assert reached > 0
+    else:
+        done = attempt(cluster_runs.overrides(images, tmp_path / "valid"))
+        assert done.num_updates > 0

@@ -90,7 +90,7 @@ def test_one_verdict_after_200_steps(tmp_path, compose, clock, caplog, wait, jud
 
 
 def test_a_gpu_can_make_the_crops(tmp_path, compose, clock, caplog):
-    run = Run(tmp_path, compose, "config.DATA.NUM_DATALOADER_WORKERS=10000")
+    run = Run(tmp_path, compose, "config.DATA.NUM_DATALOADER_WORKERS=1000")
     run.device = SimpleNamespace(type="cuda")
     hook = started(run)
     hook._check_unreadable = lambda view: None  # It would make a tensor there.

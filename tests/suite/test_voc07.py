@@ -27,6 +27,8 @@ def voc(tmp_path_factory):
     arguments = ["--data_source_dir", str(tree), "--output_dir", str(lists)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [script, *arguments])
+        # As a fresh process has it; another test may have imported it.
+        patch.delitem(sys.modules, script, raising=False)
         runpy.run_module(script, run_name="__main__")
     return tree, lists
 

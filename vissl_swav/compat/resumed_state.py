@@ -142,7 +142,9 @@ def _keep_options(task: Any, state: dict[str, Any]) -> None:
     if not isinstance(saved, dict) or len(saved.get("param_groups", [])) != len(groups):
         return
     for old, now in zip(saved["param_groups"], groups, strict=True):
-        old.update({k: v for k, v in now.items() if k != "params" and k in old})
+        # The rate is no option: the schedule sets it before each step.
+        kept = {k: v for k, v in now.items() if k in old and k not in ("params", "lr")}
+        old.update(kept)
 
 
 def _hand_to_hooks(task: Any, state: dict[str, Any]) -> None:
