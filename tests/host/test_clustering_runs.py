@@ -39,8 +39,9 @@ def loss_state(file):
     return torch.load(file, weights_only=False, map_location="cpu")["loss"]
 
 
+# On two and three processes by default: test_exact_resume.
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_resume_equals_no_interruption(images, tmp_path, method, processes):
     """From the middle of an epoch and from its end, losses and state bit for bit."""
     extra = ["config.CHECKPOINT.CHECKPOINT_FREQUENCY=1"]

@@ -383,7 +383,14 @@ def train_two_processes(images, folder, loss, *, epochs):
     )
 
 
-@pytest.mark.parametrize("loss", ["swav", "deepcluster_v2", "sela_v2"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "swav",
+        pytest.param("deepcluster_v2", marks=pytest.mark.slow),
+        pytest.param("sela_v2", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_of_two_processes_is_watched(images, tmp_path, loss):
     """Both ranks take part; the primary alone writes."""
     train_two_processes(images, tmp_path, loss, epochs=2)
