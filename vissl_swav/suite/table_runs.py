@@ -125,12 +125,17 @@ def value_text(value: Any) -> str:
 
 
 def _batch(wanted: int, data: DataSet, machine: Machine) -> int:
-    """Images of a process in a step: no more than there are, no last batch of one."""
-    images = data.train.num_images
-    batch = max(1, min(wanted, images) // machine.processes)
-    # Batch norm refuses a last batch of one image.
-    leaves_one = batch > 2 and images % (batch * machine.processes) == 1
-    return batch - 1 if leaves_one else batch
+    """Images of a process in a step: no more than there are, no tiny last batch.
+
+    Batch norm refuses a batch of one, and learns nonsense of a few: where the last one
+    would be small, all batches of an epoch are made about equal.
+    """
+    share = -(-data.train.num_images // machine.processes)
+    batch = max(1, min(wanted // machine.processes, share))
+    if 0 < share % batch < max(2, batch // 8):
+        batch = -(-share // -(-share // batch))
+        batch += share % batch == 1 and batch < share
+    return batch
 
 
 def _epochs(entry: Benchmark, data: DataSet, batch: int) -> int:
