@@ -322,6 +322,22 @@ def test_a_torn_final_checkpoint_is_no_finished_run(host, tmp_path, caplog):
     assert final.name in caplog.text
 
 
+def test_a_finished_run_asked_for_more_epochs_is_not_finished(host, tmp_path):
+    """Without OVERWRITE_EXISTING, too; of two final checkpoints the later counts."""
+    from vissl.utils.checkpoint import is_training_finished
+
+    write(tmp_path, "model_final_checkpoint_phase3.torch", steps=12, phases=4)
+    assert not is_training_finished(host_config(tmp_path, epochs=6), str(tmp_path))
+    for epochs in (4, 3):
+        config = host_config(tmp_path, epochs=epochs)
+        assert is_training_finished(config, str(tmp_path))
+    write(tmp_path, "model_final_checkpoint_phase5.torch", steps=18, phases=6)
+    assert is_training_finished(host_config(tmp_path, epochs=6), str(tmp_path))
+    config = host_config(tmp_path, epochs=8)
+    config.CHECKPOINT.AUTO_RESUME = False
+    assert is_training_finished(config, str(tmp_path)), "then nothing may go on"
+
+
 def test_a_link_to_a_torn_file_is_not_followed(host, tmp_path, caplog):
     """The host's launcher, asked to follow the link, is told to choose."""
     from types import SimpleNamespace

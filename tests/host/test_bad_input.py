@@ -184,8 +184,14 @@ def test_a_finished_run_is_not_touched(images, tmp_path):
     settings = host_runs.overrides(images, folder, epochs=1)
     host_runs.train(*settings)
     before = {f: f.stat().st_mtime_ns for f in folder.rglob("*")}
-    host_runs.train(*settings, "config.SEED_VALUE=7")
+    done = host_runs.train(*settings, "config.SEED_VALUE=7")
     assert {f: f.stat().st_mtime_ns for f in folder.rglob("*")} == before
+    assert "has finished before: nothing to do" in done.stderr
+    # Asked for more epochs it goes on, and the checkpoint of the first end stays.
+    host_runs.train(*host_runs.overrides(images, folder, epochs=2))
+    assert [line["step"] for line in host_runs.lines(folder)] == [1, 2, 3, 4, 5, 6]
+    finals = {path.name for path in folder.glob("model_final*")}
+    assert finals == {f"model_final_checkpoint_phase{n}.torch" for n in (0, 1)}
 
 
 def test_a_resumed_run_keeps_the_earlier_config(images, tmp_path):

@@ -14,6 +14,7 @@ from vissl_swav.data.errors import DataError
 from vissl_swav.host.errors import StartError
 from vissl_swav.suite import stage, table, table_data, table_outputs, table_runs
 from vissl_swav.suite.recipe import Subset, load_recipe
+from vissl_swav.suite.table_jobs import final_checkpoint
 from vissl_swav.suite.table_rows import checkpoint_rows
 
 
@@ -439,6 +440,12 @@ def test_too_few_steps_to_say_what_one_costs(cost, capsys):
     fake.steps = 6
     assert table.main(options) == 1
     assert "made 6 steps; wanted more than 6" in capsys.readouterr().out
+
+
+def test_the_last_of_two_final_checkpoints(tmp_path):
+    for phase in (9, 11):
+        (tmp_path / f"model_final_checkpoint_phase{phase}.torch").touch()
+    assert final_checkpoint(tmp_path).name.endswith("phase11.torch")
 
 
 def test_figures_of_several_outputs():

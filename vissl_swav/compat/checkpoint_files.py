@@ -82,6 +82,12 @@ def fault_of(path: Path) -> str | None:
     return _verdict(path).fault
 
 
+def phases_done(path: Path) -> int:
+    """Training phases that a whole checkpoint has behind it; 0 of a faulty one."""
+    found = _verdict(path)
+    return 0 if found.fault is not None else found.num_phases
+
+
 def _newest_first(folder: Path, num_phases: int, faults: list[str]) -> Iterator[Found]:
     """Whole checkpoints by steps, most first; only as many files are read as asked."""
     by_phase: list[tuple[int, Path]] = []

@@ -8,8 +8,9 @@ Symptoms: ``AttributeError: 'NoneType' object has no attribute 'setdefault'`` wi
     without it, those in mid-epoch.
 Host lines: `vissl/utils/checkpoint.py:618` asks for the file "None"; `:551` looks for
     one kind of file by its name alone. `:444`: a final checkpoint counts as a finished
-    run whatever is in it. `vissl/utils/distributed_launcher.py:112` follows the link
-    ``checkpoint.torch`` wherever it leads.
+    run whatever is in it, and however many epochs are asked for.
+    `vissl/utils/distributed_launcher.py:112` follows the link ``checkpoint.torch``
+    wherever it leads.
 Remedy: `checkpoint_files.to_resume_from`. A checkpoint that cannot be read is named in
     the log and the one before it is taken; if none is left, the start stops. The final
     checkpoint of a finished run counts like the others if more epochs are asked for;
@@ -26,7 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vissl_swav.compat.checkpoint_files import fault_of, to_resume_from
+from vissl_swav.compat.checkpoint_files import fault_of, phases_done, to_resume_from
 from vissl_swav.compat.checkpoint_writing import remove_leftovers
 from vissl_swav.compat.import_hook import after_import
 from vissl_swav.compat.wrapping import wrap
@@ -80,7 +81,8 @@ def resume_from_a_whole_file(module: ModuleType) -> None:
                 f"{file.name} {fault}" for file in finals if (fault := fault_of(file))
             ]
             if len(faults) < len(finals):
-                return True
+                done, asked = max(map(phases_done, finals)), num_train_phases(cfg)
+                return not cfg["CHECKPOINT"]["AUTO_RESUME"] or done >= asked or None
             logging.warning(
                 f"vissl_swav: the run is not taken for finished: {'; '.join(faults)}"
             )

@@ -108,7 +108,8 @@ def start(overrides: Sequence[str]) -> None:
 
     folder = get_checkpoint_folder(config)
     if is_training_finished(config, checkpoint_folder=folder):
-        logging.info(f"Training in {folder} has finished before: nothing to do.")
+        # Before the host sets up its log, which would show no less.
+        logging.warning(f"Training in {folder} has finished before: nothing to do.")
         return
     os.environ.setdefault(RECORD_STEPS, "1")
     if not torchrun or os.environ["RANK"] == "0":

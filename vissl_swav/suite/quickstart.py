@@ -24,7 +24,7 @@ from vissl_swav.suite import figures, stage, table
 from vissl_swav.suite.job import Job, Splits, check_free, find_data
 from vissl_swav.suite.recipe import load_recipe
 from vissl_swav.suite.table_data import data_set
-from vissl_swav.suite.table_jobs import Place
+from vissl_swav.suite.table_jobs import FINAL, Place, final_checkpoint
 from vissl_swav.suite.table_outputs import TransferTable
 from vissl_swav.suite.table_rows import checkpoint_rows, other_rows
 from vissl_swav.suite.table_runs import Machine
@@ -153,7 +153,7 @@ class _Stage:
 
 
 def _pretrain(folder: Path, job: Job, splits: Splits, report: stage.Report) -> None:
-    if _checkpoint(folder, missing_ok=True) is not None:
+    if list(folder.glob(FINAL)):
         return
     embedded_crops = ["+config/pretrain/swav/crops=embedded"]
     stage.run(
@@ -169,17 +169,10 @@ def _pretrain(folder: Path, job: Job, splits: Splits, report: stage.Report) -> N
     )
 
 
-def _checkpoint(folder: Path, *, missing_ok: bool = False) -> Path | None:
-    found = sorted(folder.glob("model_final_checkpoint_phase*.torch"))
-    if not found and not missing_ok:
-        raise stage.StageFailed(f"{folder} holds no final checkpoint.", 1)
-    return found[-1] if found else None
-
-
 def _show(found: TransferTable, results: dict[str, Any], out: Path) -> None:
     table.show(found, out / "table")
     chance = 100.0 / results["num_classes"]
-    checkpoint = _checkpoint(out / "pretrain")
+    checkpoint = final_checkpoint(out / "pretrain")
     Console(file=sys.stdout).print(
         f"Chance is {chance:.1f} %. {results['num_train']} training and "
         f"{results['num_test']} test images of {results['job']['data']}, "

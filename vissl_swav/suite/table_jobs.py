@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ from vissl_swav.weights.whole_file import whole_file
 
 RESULT = "result.json"
 WARM_UP = 5
+FINAL = "model_final_checkpoint_phase*.torch"
+_PHASE = re.compile(r"phase(\d+)\.torch$")
 IMAGENET_IMAGES = 1_281_167
 Report = stage.Report
 
@@ -141,10 +144,14 @@ def final_checkpoint(folder: Path) -> Path:
     Raises:
         StageFailed: there is none.
     """
-    found = sorted(folder.glob("model_final_checkpoint_phase*.torch"))
+    found = {
+        int(match[1]): path
+        for path in folder.glob(FINAL)
+        if (match := _PHASE.search(path.name))
+    }
     if not found:
         raise stage.StageFailed(f"{folder} holds no final checkpoint.", 1)
-    return found[-1]
+    return found[max(found)]
 
 
 def write_whole(path: Path, text: str) -> None:
