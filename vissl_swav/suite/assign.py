@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
 from vissl_swav.data.errors import DataError
 from vissl_swav.data.image_list import ImageList, open_images
 from vissl_swav.host.errors import StartError
 from vissl_swav.suite import cluster_folders, clusters
 from vissl_swav.suite.checkpoint_model import CheckpointModel, load_model
 from vissl_swav.suite.image_views import CENTRE_SHARE, Embedded, embed
+from vissl_swav.suite.terminal import counting_bars, say
 from vissl_swav.train import INSTALL_LINE, have_host
 from vissl_swav.weights.whole_file import whole_file
 
@@ -85,7 +83,7 @@ def assign_images(options: argparse.Namespace) -> Assigned:
     config = Path(options.config) if options.config else None
     model = load_model(Path(options.checkpoint), config=config, device=options.device)
     say(_what_is_done(model, options.mode, len(images)))
-    with _progress() as progress:
+    with counting_bars() as progress:
         task = progress.add_task("images", total=len(images))
         embedded = embed(
             images,
@@ -239,22 +237,3 @@ def _tell_unreadable(embedded: Embedded) -> None:
     more = len(embedded.unreadable) - _MAX_NAMED
     if more > 0:
         say(f"left out: and {more} more (vissl-swav data-check names all)", "yellow")
-
-
-def say(text: str, style: str = "default") -> None:
-    """A line for the user; standard output is for the data."""
-    Console(stderr=True).print(
-        text, style=style, markup=False, highlight=False, soft_wrap=True
-    )
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )

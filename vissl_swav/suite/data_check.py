@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +13,7 @@ from vissl_swav.data.check import DataReport, Spread, check_images
 from vissl_swav.data.errors import DataError
 from vissl_swav.data.folders import ImageFolderReport, check_same_classes
 from vissl_swav.data.image_list import open_images, split_folders
+from vissl_swav.suite.terminal import counting_bars, say
 
 MAX_CLASSES = 12
 MAX_FILES = 20
@@ -25,13 +25,7 @@ def main(options: argparse.Namespace) -> int:
         reports = run(options)
         _check_agreement(reports)
     except DataError as error:
-        Console(stderr=True).print(
-            f"vissl-swav data-check: {error}",
-            style="red",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(f"vissl-swav data-check: {error}", "red")
         return 2
     return 1 if any(report.unreadable for report in reports.values()) else 0
 
@@ -48,9 +42,8 @@ def run(options: argparse.Namespace) -> dict[Path, DataReport]:
     splits = split_folders(options.path)
     paths = list(splits.values()) or [Path(options.path)]
     reports: dict[Path, DataReport] = {}
-    console = Console(stderr=True)
     for path in paths:
-        with _progress(console) as progress:
+        with counting_bars() as progress:
             task = progress.add_task(_shortened(path), total=None)
             reports[path] = check_images(
                 open_images(path),
@@ -63,17 +56,6 @@ def run(options: argparse.Namespace) -> dict[Path, DataReport]:
             )
         _show(path, reports[path])
     return reports
-
-
-def _progress(console: Console) -> Progress:
-    columns = TextColumn("{task.description}", markup=False), BarColumn()
-    return Progress(
-        *columns,
-        MofNCompleteColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 def _check_agreement(reports: dict[Path, DataReport]) -> None:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import Progress
 from rich.table import Table
 
 from vissl_swav import __version__
 from vissl_swav.data.errors import DataError
 from vissl_swav.suite import features
+from vissl_swav.suite.terminal import counting_bars, say
 
 if TYPE_CHECKING:
     from vissl_swav.host.settings.frozen_features import FeatureSettings
@@ -54,7 +55,7 @@ class Job:
 
     def warn(self, text: str) -> None:
         """A line that is not part of the result."""
-        _say(f"warning: {text}", "yellow")
+        say(f"warning: {text}", "yellow")
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,10 @@ def run(
     try:
         return _run(command, options, of_layer)
     except (DataError, StartError, OSError) as error:
-        _say(f"vissl-swav {command}: {error}", "red")
+        say(f"vissl-swav {command}: {error}", "red")
         return 2
     except StageFailed as error:
-        _say(f"vissl-swav {command}: {error}", "red")
+        say(f"vissl-swav {command}: {error}", "red")
         return error.exit_code
 
 
@@ -90,15 +91,7 @@ def _run(
     options: argparse.Namespace,
     of_layer: Callable[[Job, str], Outcome],
 ) -> int:
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bars:
+    with counting_bars() as bars:
         job = _job(command, options, bars)
         out = Path(options.out) if options.out else job.folder / f"{command}.json"
         if not out.parent.is_dir():
@@ -122,7 +115,7 @@ def _run(
     scratch.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
     os.replace(scratch, out)
     Console(file=sys.stdout).print(_table(outcomes))
-    _say(str(out), "default")
+    say(str(out), "default")
     return 0
 
 
@@ -189,9 +182,3 @@ def _extract(
     )
     bars.remove_task(bar)
     return folder, of_config.feature_layers(cfg), settings
-
-
-def _say(text: str, style: str) -> None:
-    Console(stderr=True).print(
-        text, style=style, markup=False, highlight=False, soft_wrap=True
-    )

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from vissl_swav.data.errors import DataError
 from vissl_swav.suite import clusters
-from vissl_swav.suite.assign import Assigned, assign_images, guarded, say
+from vissl_swav.suite.assign import Assigned, assign_images, guarded
 from vissl_swav.suite.gallery_page import Row, Section, contact_sheet, page
 from vissl_swav.suite.image_views import centre_box
+from vissl_swav.suite.terminal import say
 from vissl_swav.weights.whole_file import whole_file
 
 THUMBNAIL = 72

@@ -6,9 +6,6 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
 from vissl_swav import __version__, compat
 from vissl_swav.data import class_splits
 from vissl_swav.data.archives import Unreachable, fetch
@@ -23,6 +20,7 @@ from vissl_swav.data.class_folders import (
 from vissl_swav.data.errors import DataError
 from vissl_swav.data.label_lists import Listed, inaturalist18, places205, write_lists
 from vissl_swav.data.new_folder import new_folder
+from vissl_swav.suite.terminal import counting_bars
 from vissl_swav.suite.voc_lists import voc07
 
 PERCENT = {"imagenet_1percent": 1, "imagenet_10percent": 10}
@@ -109,7 +107,7 @@ def make(benchmark: Benchmark, local: Path, out: Path, options: Namespace) -> No
         "split": chosen_by,
         "vissl_swav": __version__,
     }
-    with new_folder(out) as folder, _progress() as progress:
+    with new_folder(out) as folder, counting_bars() as progress:
         task = progress.add_task(benchmark.name, total=number)
         write(folder, lambda count: progress.update(task, completed=count))
         (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n")
@@ -160,15 +158,3 @@ def _files(benchmark: Benchmark, local: Path, options: Namespace) -> tuple[Split
         )
     splits = class_splits.imagenet_subset(class_splits.imagenet(local), listed)
     return splits, str(listed)
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )

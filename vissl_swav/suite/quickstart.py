@@ -26,6 +26,7 @@ from vissl_swav.suite.recipe import load_recipe
 from vissl_swav.suite.table_data import data_set
 from vissl_swav.suite.table_jobs import FINAL, Place, final_checkpoint
 from vissl_swav.suite.table_outputs import TransferTable
+from vissl_swav.suite.table_plan import Order
 from vissl_swav.suite.table_rows import checkpoint_rows, other_rows
 from vissl_swav.suite.table_runs import Machine
 from vissl_swav.train import INSTALL_LINE, have_host
@@ -114,11 +115,11 @@ def run(out: Path, job: Job) -> dict[str, Any]:
     return results
 
 
-def _order(out: Path, job: Job, splits: Splits, pretrained: Path) -> table.Order:
+def _order(out: Path, job: Job, splits: Splits, pretrained: Path) -> Order:
     """The table's benchmarks on the checkpoint and on a random trunk."""
     rows = checkpoint_rows([f"{job.method}={pretrained}"])
     recipe = load_recipe("quickstart")
-    return table.Order(
+    return Order(
         recipe,
         rows + other_rows(recipe.rows, rows[0], job.seed),
         {"main": data_set("main", splits.train, splits.test)},

@@ -7,39 +7,24 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from vissl_swav import __version__
 from vissl_swav.data.errors import DataError
 from vissl_swav.host.errors import StartError
-from vissl_swav.host.quoting import quoted
-from vissl_swav.suite import stage, table_data, table_outputs
-from vissl_swav.suite.recipe import Benchmark, Recipe, load_recipe
-from vissl_swav.suite.table_data import DataSet
-from vissl_swav.suite.table_jobs import (
-    Job,
-    Outcome,
-    Place,
-    final_checkpoint,
-    write_whole,
-)
+from vissl_swav.suite import stage, table_outputs
+from vissl_swav.suite.recipe import Benchmark
+from vissl_swav.suite.table_display import Display
+from vissl_swav.suite.table_jobs import Job, Outcome, final_checkpoint, write_whole
 from vissl_swav.suite.table_outputs import TransferTable
-from vissl_swav.suite.table_rows import (
-    Row,
-    checkpoint_rows,
-    other_rows,
-    ready,
-    setting_rows,
-)
-from vissl_swav.suite.table_runs import Machine
+from vissl_swav.suite.table_plan import MARKER, Order, job_of, plan
+from vissl_swav.suite.table_rows import Row, ready
 from vissl_swav.train import INSTALL_LINE, have_host
 
-MARKER = "table.json"
 INTERRUPTED = 130
 _PLAIN_WIDTH = 160
 
@@ -71,154 +56,12 @@ def main(options: argparse.Namespace) -> int:
     return 1 if failures(table) else 0
 
 
-@dataclass(frozen=True)
-class Order:
-    """What is to be run.
-
-    Attributes:
-        recipe: with the benchmarks that were asked for.
-        rows: checkpoints first.
-        data: the recipe's data sets that there are.
-        place: where runs and results go.
-        only: the row to run; None for all.
-        absent: state and message of what has not finished, where nothing is run.
-    """
-
-    recipe: Recipe
-    rows: Sequence[Row]
-    data: Mapping[str, DataSet]
-    place: Place
-    only: str | None = None
-    absent: tuple[str, str] | None = None
-
-
-def plan(options: argparse.Namespace) -> Order:
-    """Checks everything that can be checked before the first run.
-
-    Raises:
-        StartError: checkpoints, recipe, columns or folder cannot be used.
-        DataError: the data cannot.
-    """
-    recipe = _chosen(load_recipe(options.suite), options.columns)
-    rows = _rows(recipe, options)
-    out = Path(options.out)
-    quoted(out)  # Raises what would stop the first run of the host.
-    _check_free(out)
-    machine = _machine(options)
-    data = table_data.find_data(recipe, options.data, rows)
-    if not data:
-        wanted = "; ".join(f"{name}: {what}" for name, what in recipe.data.items())
-        raise DataError(f"no data; wanted --data NAME=PATH with {wanted}.")
-    place = Place(out, machine, options.seed)
-    names = [row.name for row in rows]
-    if options.row is not None and options.row not in names:
-        raise StartError(f"--row is {options.row}; the rows are {', '.join(names)}.")
-    order = Order(recipe, rows, data, place, options.row)
-    for entry in recipe.benchmarks:  # Refuses a `$name` that stands for nothing.
-        if entry.data in data:
-            job_of(order, rows[0], entry, check_only=True)
-    return order
-
-
-def _rows(recipe: Recipe, options: argparse.Namespace) -> list[Row]:
-    if recipe.settings:
-        if options.checkpoints:
-            raise StartError(
-                f"recipe {recipe.name} compares ways to pretrain "
-                f"({', '.join(recipe.settings)}) and takes no checkpoint; got "
-                f"{', '.join(options.checkpoints)}."
-            )
-        return setting_rows(recipe.settings)
-    if not options.checkpoints:
-        raise StartError(
-            "no checkpoint named; wanted vissl-swav table CHECKPOINT [NAME=CHECKPOINT "
-            "...], each a checkpoint of `vissl-swav train` or the folder of its run."
-        )
-    rows = checkpoint_rows(options.checkpoints)
-    if not options.only_checkpoints:
-        rows += other_rows(recipe.rows, rows[0], options.seed)
-    return rows
-
-
-def _chosen(recipe: Recipe, columns: str | None) -> Recipe:
-    """The recipe with the benchmarks of some columns, and those that they need."""
-    if columns is None:
-        return recipe
-    wanted = {name.strip() for name in columns.split(",") if name.strip()}
-    known = {entry.name for entry in recipe.benchmarks if entry.columns}
-    known |= {column.name for column in recipe.columns}
-    unknown = sorted(wanted - known)
-    if unknown or not wanted:
-        raise StartError(
-            f"--columns names {', '.join(unknown) or 'nothing'}; recipe {recipe.name} "
-            f"has {', '.join(sorted(known))}."
-        )
-    kept = []
-    for entry in recipe.benchmarks:
-        inside = tuple(c for c in entry.columns if {c.name, entry.name} & wanted)
-        kept.append(replace(entry, columns=inside))
-    needed = {entry.features for entry in kept if entry.columns}
-    benchmarks = [e for e in kept if e.columns or e.name in needed]
-    return replace(recipe, benchmarks=tuple(benchmarks))
-
-
-def _check_free(out: Path) -> None:
-    """Refuses a folder of the user's; writes nothing."""
-    if out.exists() and not (out / MARKER).exists():
-        if not out.is_dir() or any(out.iterdir()):
-            raise StartError(
-                f"{out} exists and is not a table's folder; name another one (--out)."
-            )
-
-
-def _machine(options: argparse.Namespace) -> Machine:
-    import torch
-
-    count = torch.cuda.device_count()
-    device = options.device
-    if device == "auto":
-        device = "gpu" if count else "cpu"
-    if device == "gpu" and not count and options.slurm is None:
-        raise StartError("--device is gpu, but torch sees none; take --device cpu.")
-    processes = options.processes or (max(count, 1) if device == "gpu" else 1)
-    if processes < 1 or options.workers < 0:
-        raise StartError(
-            f"--processes is {processes} and --workers {options.workers}; wanted at "
-            "least 1 and 0."
-        )
-    return Machine(device, processes, options.workers)
-
-
-def job_of(
-    order: Order,
-    row: Row,
-    entry: Benchmark,
-    *,
-    features: Job | None = None,
-    check_only: bool = False,
-) -> Job:
-    """The benchmark on this row.
-
-    Raises:
-        DataError: the part of the data that it wants cannot be drawn.
-        StartError: the recipe names a value that there is not.
-    """
-    from vissl_swav.suite.table_runs import host_overrides
-
-    if check_only:
-        data = order.data[entry.data or ""]
-        host_overrides(entry, row, data, order.place.machine, order.place.seed)
-        entry = replace(entry, subset=None)
-    data = features.data if features is not None else order.data[entry.data or ""]
-    return Job(entry, row, data, order.place, features)
-
-
 def _submit(order: Order, options: argparse.Namespace, console: Console) -> None:
     from vissl_swav.suite import table_slurm
 
     _claim(order)
     rows = [row.name for row in order.rows]
-    with _Display(console, len(rows)) as display, display.line("SLURM") as report:
+    with Display(console, len(rows)) as display, display.line("SLURM") as report:
         table_slurm.run(options, rows, report)
 
 
@@ -246,7 +89,7 @@ def run(
     outcomes: dict[str, dict[str, Outcome]] = {row.name: {} for row in order.rows}
     trained = [row for row in order.rows if row.training is not None]
     total = len(order.rows) * len(order.recipe.benchmarks) + len(trained)
-    with _Display(console, total) as display, _terminated_as_interrupted():
+    with Display(console, total) as display, _terminated_as_interrupted():
         try:
             for row in order.rows:
                 absent = _absent(order, row, collect)
@@ -287,7 +130,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _run_row(
-    order: Order, row: Row, display: "_Display", outcomes: dict[str, Outcome]
+    order: Order, row: Row, display: Display, outcomes: dict[str, Outcome]
 ) -> None:
     """Every benchmark on a row; the row's own training first."""
     if row.training is not None:
@@ -319,7 +162,7 @@ def _attempt(
     row: Row,
     entry: Benchmark,
     features: Job | None,
-    display: "_Display",
+    display: Display,
     jobs: dict[str, Job] | None = None,
 ) -> Outcome:
     """Runs a benchmark; what fails becomes an outcome, and the rest goes on."""
@@ -342,60 +185,6 @@ def _attempt(
             return Outcome("no data", folder, {}, 0.0, str(error))
         except (stage.StageFailed, StartError, OSError, ValueError) as error:
             return Outcome("failed", folder, {}, 0.0, str(error))
-
-
-class _Display:
-    """A bar over all benchmarks, and one for what is running."""
-
-    def __init__(self, console: Console, total: int):
-        columns = (
-            TextColumn("{task.description:34}"),
-            BarColumn(),
-            TextColumn("{task.fields[text]:>24}"),
-            TimeElapsedColumn(),
-        )
-        self._progress = Progress(*columns, console=console)
-        self._total = total
-        self._whole = self._progress.add_task("table", total=total, text=f"0/{total}")
-        self._done = 0
-
-    def __enter__(self) -> "_Display":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def advance(self) -> None:
-        """One benchmark more is over."""
-        self._done += 1
-        self._progress.update(
-            self._whole, completed=self._done, text=f"{self._done}/{self._total}"
-        )
-
-    def line(self, name: str) -> "_Line":
-        """A line for one benchmark, gone when it is over."""
-        return _Line(self, self._progress, name)
-
-
-class _Line:
-    def __init__(self, display: _Display, progress: Progress, name: str):
-        self._display, self._progress, self._name = display, progress, name
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> Callable[[int, int, str], None]:
-        self._task = self._progress.add_task(self._name, total=None, text="")
-        return self._report
-
-    def __exit__(self, *exception: object) -> None:
-        assert self._task is not None
-        self._progress.remove_task(self._task)
-        self._display.advance()
-
-    def _report(self, step: int, total: int, text: str) -> None:
-        assert self._task is not None
-        text = text or f"{step}/{total}"
-        self._progress.update(self._task, completed=step, total=total, text=text)
 
 
 def failures(table: TransferTable) -> list[tuple[str, str, Outcome]]:

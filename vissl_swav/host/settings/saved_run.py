@@ -1,6 +1,7 @@
 """What a finished run's `train_config.yaml` says to those who use its model."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,14 +40,15 @@ class SavedRun:
     optimizer: Mapping[str, Any]
 
 
-def saved_run(cfg: Any) -> SavedRun:
-    """From the tree of a `train_config.yaml`.
+@contextlib.contextmanager
+def reading_a_run() -> Iterator[None]:
+    """What a tree lacks is said as one error.
 
     Raises:
-        StartError: no config of a run, or not one with a loss of ours.
+        StartError: the tree that is read inside is no config of a run.
     """
     try:
-        return _saved_run(cfg)
+        yield
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         if isinstance(error, StartError):
             raise
@@ -57,7 +59,13 @@ def saved_run(cfg: Any) -> SavedRun:
         ) from error
 
 
-def _saved_run(cfg: Any) -> SavedRun:
+@reading_a_run()
+def saved_run(cfg: Any) -> SavedRun:
+    """From the tree of a `train_config.yaml`.
+
+    Raises:
+        StartError: no config of a run, or not one with a loss of ours.
+    """
     name = cfg["LOSS"]["name"]
     if name not in LOSSES:
         raise StartError(

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from vissl_swav.host.errors import StartError
-from vissl_swav.host.settings.saved_run import image_settings
+from vissl_swav.host.settings.saved_run import image_settings, reading_a_run
 
 # The layer of each trunk of the host's that gives one row of features an image.
 FINAL_LAYERS = {
@@ -58,25 +58,13 @@ class SavedTrunk:
     train_paths: tuple[str, ...]
 
 
+@reading_a_run()
 def saved_trunk(cfg: Any) -> SavedTrunk:
     """From the tree of a `train_config.yaml`, of a run with any loss.
 
     Raises:
         StartError: no config of a run, or a trunk that we cannot evaluate.
     """
-    try:
-        return _saved_trunk(cfg)
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        if isinstance(error, StartError):
-            raise
-        raise StartError(
-            "it is not the config of a run of `vissl-swav train` "
-            f"({type(error).__name__}: {error}); wanted the train_config.yaml that the "
-            "run wrote beside its checkpoints."
-        ) from error
-
-
-def _saved_trunk(cfg: Any) -> SavedTrunk:
     model, data = cfg["MODEL"], cfg["DATA"]["TRAIN"]
     name = str(model["TRUNK"]["NAME"])
     if name not in FINAL_LAYERS:

@@ -1,0 +1,160 @@
+"""What a transfer table is to run; all that can be checked before is."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vissl_swav.data.errors import DataError
+from vissl_swav.host.errors import StartError
+from vissl_swav.host.quoting import quoted
+from vissl_swav.suite import table_data
+from vissl_swav.suite.recipe import Benchmark, Recipe, load_recipe
+from vissl_swav.suite.table_data import DataSet
+from vissl_swav.suite.table_jobs import Job, Place
+from vissl_swav.suite.table_rows import Row, checkpoint_rows, other_rows, setting_rows
+from vissl_swav.suite.table_runs import Machine
+
+MARKER = "table.json"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be run.
+
+    Attributes:
+        recipe: with the benchmarks that were asked for.
+        rows: checkpoints first.
+        data: the recipe's data sets that there are.
+        place: where runs and results go.
+        only: the row to run; None for all.
+        absent: state and message of what has not finished, where nothing is run.
+    """
+
+    recipe: Recipe
+    rows: Sequence[Row]
+    data: Mapping[str, DataSet]
+    place: Place
+    only: str | None = None
+    absent: tuple[str, str] | None = None
+
+
+def plan(options: argparse.Namespace) -> Order:
+    """Checks everything that can be checked before the first run.
+
+    Raises:
+        StartError: checkpoints, recipe, columns or folder cannot be used.
+        DataError: the data cannot.
+    """
+    recipe = _chosen(load_recipe(options.suite), options.columns)
+    rows = _rows(recipe, options)
+    out = Path(options.out)
+    quoted(out)  # Raises what would stop the first run of the host.
+    _check_free(out)
+    machine = _machine(options)
+    data = table_data.find_data(recipe, options.data, rows)
+    if not data:
+        wanted = "; ".join(f"{name}: {what}" for name, what in recipe.data.items())
+        raise DataError(f"no data; wanted --data NAME=PATH with {wanted}.")
+    place = Place(out, machine, options.seed)
+    names = [row.name for row in rows]
+    if options.row is not None and options.row not in names:
+        raise StartError(f"--row is {options.row}; the rows are {', '.join(names)}.")
+    order = Order(recipe, rows, data, place, options.row)
+    for entry in recipe.benchmarks:  # Refuses a `$name` that stands for nothing.
+        if entry.data in data:
+            job_of(order, rows[0], entry, check_only=True)
+    return order
+
+
+def _rows(recipe: Recipe, options: argparse.Namespace) -> list[Row]:
+    if recipe.settings:
+        if options.checkpoints:
+            raise StartError(
+                f"recipe {recipe.name} compares ways to pretrain "
+                f"({', '.join(recipe.settings)}) and takes no checkpoint; got "
+                f"{', '.join(options.checkpoints)}."
+            )
+        return setting_rows(recipe.settings)
+    if not options.checkpoints:
+        raise StartError(
+            "no checkpoint named; wanted vissl-swav table CHECKPOINT [NAME=CHECKPOINT "
+            "...], each a checkpoint of `vissl-swav train` or the folder of its run."
+        )
+    rows = checkpoint_rows(options.checkpoints)
+    if not options.only_checkpoints:
+        rows += other_rows(recipe.rows, rows[0], options.seed)
+    return rows
+
+
+def _chosen(recipe: Recipe, columns: str | None) -> Recipe:
+    """The recipe with the benchmarks of some columns, and those that they need."""
+    if columns is None:
+        return recipe
+    wanted = {name.strip() for name in columns.split(",") if name.strip()}
+    known = {entry.name for entry in recipe.benchmarks if entry.columns}
+    known |= {column.name for column in recipe.columns}
+    unknown = sorted(wanted - known)
+    if unknown or not wanted:
+        raise StartError(
+            f"--columns names {', '.join(unknown) or 'nothing'}; recipe {recipe.name} "
+            f"has {', '.join(sorted(known))}."
+        )
+    kept = []
+    for entry in recipe.benchmarks:
+        inside = tuple(c for c in entry.columns if {c.name, entry.name} & wanted)
+        kept.append(replace(entry, columns=inside))
+    needed = {entry.features for entry in kept if entry.columns}
+    benchmarks = [e for e in kept if e.columns or e.name in needed]
+    return replace(recipe, benchmarks=tuple(benchmarks))
+
+
+def _check_free(out: Path) -> None:
+    """Refuses a folder of the user's; writes nothing."""
+    if out.exists() and not (out / MARKER).exists():
+        if not out.is_dir() or any(out.iterdir()):
+            raise StartError(
+                f"{out} exists and is not a table's folder; name another one (--out)."
+            )
+
+
+def _machine(options: argparse.Namespace) -> Machine:
+    import torch
+
+    count = torch.cuda.device_count()
+    device = options.device
+    if device == "auto":
+        device = "gpu" if count else "cpu"
+    if device == "gpu" and not count and options.slurm is None:
+        raise StartError("--device is gpu, but torch sees none; take --device cpu.")
+    processes = options.processes or (max(count, 1) if device == "gpu" else 1)
+    if processes < 1 or options.workers < 0:
+        raise StartError(
+            f"--processes is {processes} and --workers {options.workers}; wanted at "
+            "least 1 and 0."
+        )
+    return Machine(device, processes, options.workers)
+
+
+def job_of(
+    order: Order,
+    row: Row,
+    entry: Benchmark,
+    *,
+    features: Job | None = None,
+    check_only: bool = False,
+) -> Job:
+    """The benchmark on this row.
+
+    Raises:
+        DataError: the part of the data that it wants cannot be drawn.
+        StartError: the recipe names a value that there is not.
+    """
+    from vissl_swav.suite.table_runs import host_overrides
+
+    if check_only:
+        data = order.data[entry.data or ""]
+        host_overrides(entry, row, data, order.place.machine, order.place.seed)
+        entry = replace(entry, subset=None)
+    data = features.data if features is not None else order.data[entry.data or ""]
+    return Job(entry, row, data, order.place, features)
