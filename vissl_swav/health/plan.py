@@ -15,6 +15,45 @@ _RULE_OPTIMIZER = "sgd"
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """What a loss of pairs of images compares, over all processes (SwAV, eq. 7).
+
+    Attributes:
+        num_images: B.
+        num_crops: V of an image.
+        temperature: tau.
+        max_similarities: entries of the matrix of cosines that a process holds.
+    """
+
+    num_images: int
+    num_crops: int
+    temperature: float
+    max_similarities: int
+
+    @property
+    def num_negatives(self) -> int:
+        """Of every crop: all crops of the other images."""
+        return (self.num_images - 1) * self.num_crops
+
+    @property
+    def ceiling(self) -> float:
+        """ln(1 + negatives), in nats: equal features, where nothing is learned."""
+        return math.log1p(self.num_negatives)
+
+    @property
+    def floor(self) -> float:
+        """What the loss cannot go below with unit features, in nats.
+
+        Crops of an image are one vector at best, and the images of a batch at best as
+        far apart as the corners of a simplex, with cosines of -1 / (B - 1).
+        """
+        if self.num_images < 2:
+            return 0.0
+        apart = 1 + 1 / (self.num_images - 1)
+        return math.log1p(self.num_negatives * math.exp(-apart / self.temperature))
+
+
+@dataclass(frozen=True)
 class Plan:
     """A run's settings as numbers; what follows from them are its properties.
 
@@ -41,6 +80,7 @@ class Plan:
         soft_codes: whether codes are distributions, which bounds the loss from below.
         keeps_bank: whether labels come from a bank of all images, before an epoch.
         bytes_per_bank_value: of the bank's features.
+        contrast: what a loss without prototypes compares; None with prototypes.
     """
 
     method: str
@@ -64,6 +104,7 @@ class Plan:
     soft_codes: bool = True
     keeps_bank: bool = False
     bytes_per_bank_value: int = 4
+    contrast: Contrast | None = None
 
     @property
     def batch(self) -> int:
@@ -90,8 +131,8 @@ class Plan:
 
     @property
     def most_prototypes(self) -> int:
-        """K of the largest head."""
-        return max(self.num_prototypes)
+        """K of the largest head; 0 without prototypes."""
+        return max(self.num_prototypes, default=0)
 
     @property
     def num_samples(self) -> int | None:
@@ -107,10 +148,14 @@ class Plan:
     @property
     def ceiling(self) -> float:
         """The loss where nothing is learned, in nats; see `loss_ceiling`."""
+        if self.contrast is not None:
+            return self.contrast.ceiling
         return loss_ceiling(self.num_prototypes)
 
     def floor(self, num_samples: int) -> float:
         """What the loss cannot go below with N samples, in nats; see `loss_floor`."""
+        if self.contrast is not None:
+            return self.contrast.floor
         if not self.soft_codes or self.keeps_bank:
             return 0.0
         return loss_floor(self.num_prototypes, num_samples)

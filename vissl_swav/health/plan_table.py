@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from vissl_swav.health.plan import RULE_BATCH, RULE_RATE, Plan
+from vissl_swav.health.plan import RULE_BATCH, RULE_RATE, Contrast, Plan
 from vissl_swav.health.plan_memory import (
     Shapes,
     bank_bytes,
@@ -10,7 +10,9 @@ from vissl_swav.health.plan_memory import (
     model_bytes,
     queue_bytes,
     score_bytes,
+    similarity_bytes,
 )
+from vissl_swav.health.verdicts import LN_NEGATIVES
 
 Row = tuple[str, str]
 _UNKNOWN = "not known"
@@ -49,7 +51,22 @@ def _data_rows(plan: Plan) -> Iterator[Row]:
     yield "steps", counted
 
 
+def _contrast_rows(plan: Plan, contrast: Contrast) -> Iterator[Row]:
+    images, crops = contrast.num_images, contrast.num_crops
+    yield "embedding", f"of dimension {plan.embedding_dim}"
+    yield "positives of a crop", f"{crops - 1}"
+    yield (
+        "negatives of a crop",
+        f"({images} - 1) images x {crops} crops = {contrast.num_negatives}",
+    )
+    yield "ceiling of the loss", f"{LN_NEGATIVES} = {contrast.ceiling:.4f}"
+    yield "floor of the loss", f"{contrast.floor:.4f} (images at equal distances)"
+
+
 def _problem_rows(plan: Plan) -> Iterator[Row]:
+    if plan.contrast is not None:
+        yield from _contrast_rows(plan, plan.contrast)
+        return
     heads = " + ".join(map(str, plan.num_prototypes))
     yield "prototypes K", f"{heads} of dimension {plan.embedding_dim}"
     if plan.keeps_bank:
@@ -81,7 +98,7 @@ def _floor_at(plan: Plan, samples: int) -> str:
 
 
 def _schedule_rows(plan: Plan) -> Iterator[Row]:
-    if not plan.keeps_bank or plan.freeze:
+    if plan.num_prototypes and (not plan.keeps_bank or plan.freeze):
         yield "prototypes frozen", _frozen(plan)
     if not plan.queue_length:
         return
@@ -130,7 +147,13 @@ def _memory_rows(
         size = model_bytes(num_parameters, plan.optimizer, momentum)
         yield "parameters", f"{num_parameters:,}"
         yield "memory of weights, gradients, optimizer", in_words(size)
-    yield "memory of scores", in_words(score_bytes(shapes))
+    if plan.contrast is None:
+        yield "memory of scores", in_words(score_bytes(shapes))
+    else:
+        size = similarity_bytes(
+            shapes, plan.contrast.num_images, plan.contrast.max_similarities
+        )
+        yield "memory of similarities", in_words(size)
     if plan.queue_length:
         yield "memory of the queue", in_words(queue_bytes(shapes))
     if plan.keeps_bank and plan.num_images:

@@ -12,6 +12,7 @@ ERROR, WARNING = "error", "warning"
 # The checks of the images refuse these two as well, before a plan is made.
 TOO_FEW_IMAGES = "FEWER IMAGES THAN A BATCH"
 MORE_CLUSTERS = "MORE CLUSTERS THAN IMAGES"
+NO_NEGATIVES = "NO NEGATIVES"
 
 MOST_RATE_RATIO = 2.0
 MOST_PROTOTYPES_A_SAMPLE = 10
@@ -196,7 +197,7 @@ def _data(plan: Plan) -> list[Verdict]:
 
 def _samples(plan: Plan) -> list[Verdict]:
     N, K = plan.num_samples, plan.most_prototypes
-    if N is None or plan.keeps_bank:
+    if N is None or plan.keeps_bank or not plan.num_prototypes:
         return []
     found: list[Verdict] = []
     if K > MOST_PROTOTYPES_A_SAMPLE * N:
@@ -227,6 +228,21 @@ def _samples(plan: Plan) -> list[Verdict]:
     return found
 
 
+def _negatives(plan: Plan) -> list[Verdict]:
+    if plan.contrast is None or plan.contrast.num_negatives:
+        return []
+    return [
+        Verdict(
+            ERROR,
+            NO_NEGATIVES,
+            "a step has a single image, whose crops have no others to differ from: the "
+            "loss is 0 from the start. Take two images or more, some hundred better: "
+            "negatives are all that this loss learns from.",
+            "DATA.TRAIN.BATCHSIZE_PER_REPLICA",
+        )
+    ]
+
+
 def _crops(plan: Plan) -> list[Verdict]:
     small = [size for size in plan.crop_sizes if size < LEAST_CROP]
     if not small or plan.trunk_stride is None or plan.trunk_stride < COARSE_STRIDE:
@@ -250,6 +266,7 @@ _CHECKS: tuple[Callable[[Plan], list[Verdict]], ...] = (
     _rate,
     _data,
     _samples,
+    _negatives,
     _crops,
 )
 

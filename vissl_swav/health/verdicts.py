@@ -55,6 +55,9 @@ FLOOR_PROGRESS = 0.95
 FLOOR_ENTROPY = 0.1
 """Entropy of codes over its own floor, as a share of the room, that counts as there."""
 
+LN_K, LN_NEGATIVES = "ln K", "ln(1 + negatives)"
+"""What the ceiling of a loss is: of one with prototypes, and of one of pairs."""
+
 _LEVEL_STEPS = 50
 _SIGNIFICANT = 3.0
 
@@ -84,25 +87,27 @@ class Signals:
 
     Attributes:
         step: training steps finished.
-        ceiling: of the loss, ln K.
-        floor: of the loss, ln(K / N) or 0.
+        ceiling: of the loss.
+        floor: of the loss.
         feature_spread: see `monitors.feature_spread`.
-        prototype_spread: see `monitors.prototype_spread`.
+        prototype_spread: see `monitors.prototype_spread`; None without prototypes.
         code_entropy: mean entropy of a code; None where labels take their place.
         mean_code_entropy: entropy of the mean code, likewise.
         label_entropy: of the labels of a window; None where codes take their place.
         queue_in_use: whether codes are found with a queue.
+        ceiling_name: what the ceiling is.
     """
 
     step: int
     ceiling: float
     floor: float
     feature_spread: float
-    prototype_spread: float
+    prototype_spread: float | None
     code_entropy: float | None = None
     mean_code_entropy: float | None = None
     label_entropy: float | None = None
     queue_in_use: bool = False
+    ceiling_name: str = LN_K
 
     @property
     def code_information(self) -> float | None:
@@ -204,14 +209,14 @@ class Judge:
         if least < signals.ceiling - CEILING_MARGIN:
             return None
         at_ceiling = (
-            f"the loss has not been under ln K = {signals.ceiling:.4f} for "
-            f"{COLLAPSE_STEPS} steps"
+            f"the loss has not been under {signals.ceiling_name} = "
+            f"{signals.ceiling:.4f} for {COLLAPSE_STEPS} steps"
         )
         for name, spread in (
             ("features", signals.feature_spread),
             ("prototypes", signals.prototype_spread),
         ):
-            if spread < SPREAD_BELOW:
+            if spread is not None and spread < SPREAD_BELOW:
                 return Finding(
                     Verdict.COLLAPSED,
                     f"{at_ceiling}, and all {name} are nearly one vector (spread "
@@ -300,7 +305,7 @@ class Judge:
             return None
         return Finding(
             Verdict.NOT_LEARNING_YET,
-            f"the loss has come {gained:.1%} of the way from ln K = "
+            f"the loss has come {gained:.1%} of the way from {signals.ceiling_name} = "
             f"{signals.ceiling:.4f} to its floor {signals.floor:.4f} in {self._steps} "
             f"steps; features are spread ({signals.feature_spread:.2f}): no collapse",
         )

@@ -15,7 +15,7 @@ from classy_vision.hooks.classy_hook import ClassyHook
 from vissl_swav.health import monitors
 from vissl_swav.health.errors import Collapsed
 from vissl_swav.health.remedies import RunFacts, remedies
-from vissl_swav.health.verdicts import Finding, Judge, Signals, Verdict
+from vissl_swav.health.verdicts import LN_K, Finding, Judge, Signals, Verdict
 from vissl_swav.host import settings
 from vissl_swav.host.health_words import (
     MAX_NORM_ERROR,
@@ -55,6 +55,7 @@ class HealthHook(ClassyHook):
         self._clock: tuple[float, float] | None = None
         self._own_seconds = 0.0
         self._lengths_are_told = False
+        self._ceiling_name = LN_K
 
     def on_start(self, task: Any) -> None:
         """Takes the windows of the checkpoint; the primary rank opens the file."""
@@ -62,6 +63,7 @@ class HealthHook(ClassyHook):
         self._judge = Judge(view.steps_per_epoch)
         bounds = health_settings.bounds(view.cfg, with_queue=True)
         self._of = [view.steps_per_epoch, *bounds]
+        self._ceiling_name = health_settings.ceiling_name(view.cfg)
         saved, self._saved = self._saved, {}
         if saved.get("of") == self._of:
             self._judge.restore(saved["judge"])
@@ -101,6 +103,8 @@ class HealthHook(ClassyHook):
         view = TaskView(task)
         if view.is_training and self._file is not None:
             weights = view.prototypes()
+            if not weights:
+                return
             distinct = sum(monitors.num_distinct(C) for C in weights)
             total = sum(len(C) for C in weights)
             logging.info(f"Health: {distinct} of {total} prototypes are distinct")
@@ -153,11 +157,12 @@ class HealthHook(ClassyHook):
                 ceiling=ceiling,
                 floor=floor,
                 feature_spread=figures["feature_spread"],
-                prototype_spread=figures["prototype_spread"],
+                prototype_spread=figures.get("prototype_spread"),
                 code_entropy=figures.get("code_entropy"),
                 mean_code_entropy=figures.get("mean_code_entropy"),
                 label_entropy=figures.get("label_entropy"),
                 queue_in_use=in_use,
+                ceiling_name=self._ceiling_name,
             )
         )
 
@@ -180,7 +185,7 @@ class HealthHook(ClassyHook):
         step = view.step + 1
         self._write({"step": step, "epoch": view.epoch, **figures})
         prototypes = sum(len(C) for C in view.prototypes())
-        logging.info(line_of(step, figures, prototypes))
+        logging.info(line_of(step, figures, prototypes, self._ceiling_name))
         if figures["norm_error"] > MAX_NORM_ERROR and not self._lengths_are_told:
             self._lengths_are_told = True
             logging.warning(lengths_message(step, figures["norm_error"]))

@@ -2,18 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 
-from vissl_swav.health.verdicts import Finding, Verdict
+from vissl_swav.health.verdicts import LN_K, Finding, Verdict
 
 MAX_NORM_ERROR = 0.02
 """Of the length of a feature: half precision alone leaves less."""
 
 
-def line_of(step: int, figures: Mapping[str, float], num_prototypes: int) -> str:
+def line_of(
+    step: int,
+    figures: Mapping[str, float],
+    num_prototypes: int,
+    ceiling_name: str = LN_K,
+) -> str:
     """The log line of a reading; what was not measured is left out."""
     f = figures
     parts = [
-        f"loss {f['loss']:.4f} (ln K {f['ceiling']:.4f}, floor {f['floor']:.4f}, "
-        f"progress {f['progress']:.1%})"
+        f"loss {f['loss']:.4f} ({ceiling_name} {f['ceiling']:.4f}, floor "
+        f"{f['floor']:.4f}, progress {f['progress']:.1%})"
     ]
     if "code_entropy" in f:
         parts.append(
@@ -24,10 +29,10 @@ def line_of(step: int, figures: Mapping[str, float], num_prototypes: int) -> str
         parts.append(f"entropy of labels {f['label_entropy']:.2f}")
     if "prototypes_used" in f:
         parts.append(f"{f['prototypes_used']:.0f} of {num_prototypes} prototypes used")
-    parts.append(
-        f"spread of features {f['feature_spread']:.2f}, of prototypes "
-        f"{f['prototype_spread']:.2f}"
-    )
+    spread = f"spread of features {f['feature_spread']:.2f}"
+    if "prototype_spread" in f:
+        spread += f", of prototypes {f['prototype_spread']:.2f}"
+    parts.append(spread)
     if f["norm_error"] > MAX_NORM_ERROR:
         parts.append(f"feature lengths off by {f['norm_error']:.3g}")
     if "queue_age" in f:

@@ -36,8 +36,9 @@ def hooks_of(cfg: Any) -> list[ClassyHook]:
     ours = settings.is_ours(cfg)
     hooks: list[ClassyHook] = []
     if ours:
-        state = ClusteringHook() if settings.clusters(cfg) else QueueHook()
-        hooks += [state, PrototypesHook()]
+        if settings.has_prototypes(cfg):
+            state = ClusteringHook() if settings.clusters(cfg) else QueueHook()
+            hooks += [state, PrototypesHook()]
         if health_settings.watches_health(cfg):
             hooks += [NonFiniteHook(), HealthHook()]
     if settings.measures_data(cfg):

@@ -19,7 +19,11 @@ class LossView:
     """
 
     def __init__(self, view: TaskView):
-        self._loss, self.outputs = view.loss, view.outputs
+        self._loss = view.loss
+        embeddings, *scores = view.outputs
+        # As the loss takes them: one without prototypes makes unit rows itself.
+        unit_rows = getattr(view.loss, "unit_rows", lambda rows: rows)
+        self.outputs: list[Tensor] = [unit_rows(embeddings), *scores]
 
     @property
     def layout(self) -> CropLayout:

@@ -77,6 +77,7 @@ def plan_of(cfg: Any, run: settings.RunFacts, num_images: int | None) -> Plan:
         soft_codes=facts.soft_codes,
         keeps_bank=run.keeps_bank,
         bytes_per_bank_value=run.bytes_per_bank_value,
+        contrast=facts.contrast,
     )
 
 

@@ -17,6 +17,7 @@ from vissl_swav.host import preemption
 _REGISTERED = (
     ("classy_vision.losses", "vissl_swav.host.swav_loss"),
     ("classy_vision.losses", "vissl_swav.host.clustering_losses"),
+    ("classy_vision.losses", "vissl_swav.host.simclr_loss"),
     ("classy_vision.dataset.transforms", "vissl_swav.host.multi_crop_transform"),
     ("vissl.data.collators", "vissl_swav.host.multi_crop_collator"),
     ("vissl.models.trunks", "vissl_swav.host.resnet_small"),

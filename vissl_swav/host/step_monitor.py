@@ -22,7 +22,8 @@ class StepMonitor:
     """Counts in each step, measures when asked.
 
     Of several heads, entropies are those of the first; prototypes used are those of all
-    heads, and the spread of the prototypes is that of the worst head.
+    heads, and the spread of the prototypes is that of the worst head. A loss without
+    prototypes has the figures of its features alone.
     """
 
     def __init__(self) -> None:
@@ -37,6 +38,8 @@ class StepMonitor:
         layout = of_loss.layout
         first = layout.crops_for_assign[0]
         scores = [layout.split(S)[first] for S in of_loss.outputs[1:]]
+        if not scores:
+            return
         if not self._counts:
             wide = [S.new_zeros(S.shape[1], dtype=torch.long) for S in scores]
             self._counts, self._labels = wide, torch.zeros_like(wide[0])
@@ -68,11 +71,12 @@ class StepMonitor:
         parts = list(torch.split(ranks.all_reduce_sum(torch.cat(sums)), sizes))
         worst = ranks.all_reduce_max(monitors.norm_error(of_loss.outputs[0]))
         spreads = [monitors.prototype_spread(C) for C in view.prototypes()]
-        found = {
+        found: dict[str, Any] = {
             "feature_spread": monitors.feature_spread(parts.pop(0)),
-            "prototype_spread": torch.stack(spreads).min(),
             "norm_error": worst,
         }
+        if spreads:
+            found["prototype_spread"] = torch.stack(spreads).min()
         if codes is not None:
             entropy, of_mean = monitors.code_entropies(parts.pop(0))
             found |= {"code_entropy": entropy, "mean_code_entropy": of_mean}
@@ -86,8 +90,8 @@ class StepMonitor:
         self, counts: list[Tensor], labels: Tensor | None, of_loss: LossView
     ) -> None:
         """A window ends when it has seen enough rows; until then the last one holds."""
-        K = max(len(c) for c in counts)
-        if self._rows * collective().world_size < _ROWS_PER_PROTOTYPE * K:
+        K = max((len(c) for c in counts), default=0)
+        if not K or self._rows * collective().world_size < _ROWS_PER_PROTOTYPE * K:
             return
         used = sum((c > 0).sum() for c in counts)
         self._window = {"prototypes_used": float(used)}

@@ -76,8 +76,12 @@ class TaskView:
 
     @property
     def outputs(self) -> list[Tensor]:
-        """Of the step: [embeddings, scores of head 0, head 1, ...] of this rank."""
-        return list(self._task.last_batch.model_output)
+        """Of the step: [embeddings, scores of head 0, head 1, ...] of this rank.
+
+        A head without prototypes gives embeddings alone.
+        """
+        output = self._task.last_batch.model_output
+        return [output] if isinstance(output, Tensor) else list(output)
 
     @property
     def crops(self) -> list[Tensor]:
@@ -260,7 +264,7 @@ class TaskView:
             head = head[-1]
         return [
             getattr(head, f"prototypes{index}").weight
-            for index in range(head.nmb_heads)
+            for index in range(getattr(head, "nmb_heads", 0))
         ]
 
 

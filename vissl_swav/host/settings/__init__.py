@@ -22,6 +22,8 @@ from vissl_swav.host.settings.data import (
 )
 from vissl_swav.host.settings.loss import (
     clusters,
+    contrast,
+    has_prototypes,
     infer,
     is_ours,
     loss_bounds,
@@ -35,6 +37,7 @@ from vissl_swav.host.settings.losses import (
     DEEPCLUSTER_V2,
     LOSSES,
     SELA_V2,
+    SIMCLR_MULTICROP,
     SWAV,
     loss_arguments,
 )
@@ -69,6 +72,7 @@ __all__ = [
     "LoaderSettings",
     "LOSSES",
     "SELA_V2",
+    "SIMCLR_MULTICROP",
     "SMALL_RESNET_DEPTHS",
     "SOURCE_NAME",
     "SWAV",
@@ -83,10 +87,12 @@ __all__ = [
     "checkpoint_phase_frequency",
     "checkpoint_step_frequency",
     "clusters",
+    "contrast",
     "crops_on_device",
     "data_path",
     "loader_settings",
     "measures_data",
+    "has_prototypes",
     "identity",
     "infer",
     "is_ours",

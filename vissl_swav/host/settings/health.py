@@ -3,9 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from vissl_swav.health.verdicts import LN_K, LN_NEGATIVES
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings import parts
-from vissl_swav.host.settings.loss import is_ours, loss_bounds, loss_settings
+from vissl_swav.host.settings.loss import (
+    contrast,
+    is_ours,
+    loss_bounds,
+    loss_settings,
+)
 
 _DEFAULTS = {"ENABLED": True, "ON_COLLAPSE": "warn"}
 _KEY = "config.HEALTH"
@@ -52,6 +58,11 @@ def bounds(cfg: Mapping[str, Any], *, with_queue: bool) -> tuple[float, float]:
         without = {**loss, "queue_length": 0}
         cfg = {**cfg, "LOSS": {**cfg["LOSS"], name: without}}
     return loss_bounds(cfg)
+
+
+def ceiling_name(cfg: Mapping[str, Any]) -> str:
+    """The ceiling of the run's loss, as messages call it."""
+    return LN_K if contrast(cfg) is None else LN_NEGATIVES
 
 
 def remedy_facts(cfg: Mapping[str, Any], *, steps_per_epoch: int) -> dict[str, Any]:

@@ -10,14 +10,19 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from vissl_swav.health.plan import loss_ceiling, loss_floor
+from vissl_swav.health.plan import Contrast, loss_ceiling, loss_floor
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings import parts
 from vissl_swav.host.settings.auto_scale import auto_scale
 from vissl_swav.host.settings.data import COLLATOR_NAME, SOURCE_NAME, infer_data
 from vissl_swav.host.settings.learning_rate import check_rates
 from vissl_swav.host.settings.loss_checks import build, check_name, check_types
-from vissl_swav.host.settings.losses import LOSSES, SWAV, LossKeys
+from vissl_swav.host.settings.losses import (
+    LOSSES,
+    SIMCLR_MULTICROP,
+    SWAV,
+    LossKeys,
+)
 from vissl_swav.host.settings.schedule import Schedule, schedule_of
 
 # The paper's first epoch of freeze, for prototypes that are trained.
@@ -32,6 +37,11 @@ def is_ours(cfg: Any) -> bool:
 def clusters(cfg: Any) -> bool:
     """Whether the run's loss is ours and finds labels before an epoch."""
     return is_ours(cfg) and LOSSES[cfg.LOSS["name"]].clusters
+
+
+def has_prototypes(cfg: Any) -> bool:
+    """Whether the run's loss is ours and scores prototypes."""
+    return is_ours(cfg) and LOSSES[cfg.LOSS["name"]].has_prototypes
 
 
 def loss_settings(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -74,12 +84,15 @@ def infer(cfg: Any) -> Any:
     check_types(loss, given)
     settings = {**loss.defaults, **given}
     _settle_alternatives(loss, given, settings)
-    head = parts.swav_head(cfg)
     inferred: dict[str, Any] = {
-        "num_crops": parts.num_crops(cfg, given.get("num_crops")),
-        "num_prototypes": list(head["num_clusters"]),
-        "embedding_dim": head["dims"][-1],
+        "num_crops": parts.num_crops(cfg, given.get("num_crops"))
     }
+    if loss.has_prototypes:
+        head = parts.swav_head(cfg)
+        inferred["num_prototypes"] = list(head["num_clusters"])
+    else:
+        head = parts.projection_head(cfg)
+    inferred["embedding_dim"] = head["dims"][-1]
     if "queue_length" in settings:
         total, local = _queue_rows(settings["queue_length"], cfg)
         settings["queue_length"] = total
@@ -119,12 +132,32 @@ def loss_bounds(cfg: Mapping[str, Any]) -> tuple[float, float]:
     `health.plan` has the formulas. Hard codes and labels of a bank have no floor.
     """
     loss = loss_settings(cfg)
+    found = contrast(cfg)
+    if found is not None:
+        return found.ceiling, found.floor
     counts = loss["num_prototypes"]
     if cfg["LOSS"]["name"] != SWAV or loss["hard_codes"] or loss["hard_codes_steps"]:
         return loss_ceiling(counts), 0.0
+    samples = _global_batch(cfg) + loss["queue_length"]
+    return loss_ceiling(counts), loss_floor(counts, samples)
+
+
+def contrast(cfg: Mapping[str, Any]) -> Contrast | None:
+    """What a loss of pairs of images compares; None for one with prototypes."""
+    loss = loss_settings(cfg)
+    if cfg["LOSS"]["name"] != SIMCLR_MULTICROP:
+        return None
+    return Contrast(
+        num_images=_global_batch(cfg),
+        num_crops=loss["num_crops"],
+        temperature=loss["temperature"],
+        max_similarities=loss["max_similarities"],
+    )
+
+
+def _global_batch(cfg: Mapping[str, Any]) -> int:
     ranks = cfg["DISTRIBUTED"]["NUM_NODES"] * cfg["DISTRIBUTED"]["NUM_PROC_PER_NODE"]
-    batch = cfg["DATA"]["TRAIN"]["BATCHSIZE_PER_REPLICA"] * ranks
-    return loss_ceiling(counts), loss_floor(counts, batch + loss["queue_length"])
+    return cfg["DATA"]["TRAIN"]["BATCHSIZE_PER_REPLICA"] * ranks
 
 
 def world_size(cfg: Any) -> int:

@@ -129,4 +129,5 @@ def build(loss: LossKeys, settings: dict[str, Any]) -> None:
         built = loss.core(**{**arguments, **without_memory})
     except (ValueError, ImportError) as error:
         raise StartError(f"{where}: {error}") from error
-    settings["crops_for_assign"] = list(built.layout.crops_for_assign)
+    if "crops_for_assign" in settings:
+        settings["crops_for_assign"] = list(built.layout.crops_for_assign)

@@ -12,10 +12,12 @@ from typing import Any
 from vissl_swav.backends.nearest import choose
 from vissl_swav.core.deepcluster_v2 import DeepClusterV2
 from vissl_swav.core.sela_v2 import SeLaV2
+from vissl_swav.core.simclr_multicrop import SimCLRMultiCrop
 from vissl_swav.core.swav import SwAV
 from vissl_swav.host.errors import StartError
 
 SWAV, DEEPCLUSTER_V2, SELA_V2 = "swav", "deepcluster_v2", "sela_v2"
+SIMCLR_MULTICROP = "simclr_multicrop"
 NEAREST_CHOICES = ("auto", "torch", "faiss", "flash")
 
 _FREEZE: dict[str, Any] = {
@@ -40,6 +42,7 @@ class LossKeys:
         inferred: keys that the rest of the config implies.
         clusters: whether labels are found before an epoch, from a memory bank.
         least_crops: crops that an image needs.
+        has_prototypes: whether its head ends in prototypes.
     """
 
     name: str
@@ -48,6 +51,7 @@ class LossKeys:
     inferred: tuple[str, ...] = _SHAPES
     clusters: bool = False
     least_crops: int = 1
+    has_prototypes: bool = True
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -89,6 +93,14 @@ LOSSES: dict[str, LossKeys] = {
             DEEPCLUSTER_V2, DeepClusterV2, {**_CYCLE, "nearest": "auto"}, clusters=True
         ),
         LossKeys(SELA_V2, SeLaV2, {**_CYCLE, **_FREEZE}, clusters=True),
+        LossKeys(
+            SIMCLR_MULTICROP,
+            SimCLRMultiCrop,
+            {},
+            inferred=("num_crops", "embedding_dim"),
+            least_crops=2,
+            has_prototypes=False,
+        ),
     )
 }
 

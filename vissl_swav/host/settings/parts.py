@@ -126,6 +126,49 @@ def swav_head(cfg: Any) -> Mapping[str, Any]:
     return given
 
 
+def projection_head(cfg: Any) -> Mapping[str, Any]:
+    """Settings of the last module of a head without prototypes; its dims end in D.
+
+    It is `mlp`, several of them one after the other or a chain, or one `swav_head` with
+    `num_clusters: []`.
+
+    Raises:
+        StartError: another head, an unknown key, or values that it cannot have.
+    """
+    from vissl.models.heads.mlp import MLP
+    from vissl.models.heads.swav_prototypes_head import SwAVPrototypesHead
+
+    heads = cfg.MODEL.HEAD.PARAMS
+    is_chain = len(heads) == 1 and bool(heads[0]) and isinstance(heads[0][0], list)
+    modules = heads[0] if is_chain else heads
+    classes: dict[Any, type] = {"mlp": MLP, "swav_head": SwAVPrototypesHead}
+    name, given = modules[-1] if modules and len(modules[-1]) == 2 else (None, None)
+    if name not in classes or not isinstance(given, Mapping):
+        raise StartError(
+            f"{_HEAD_KEY} is {heads}: wanted one that ends in [mlp, {{dims, ...}}], or "
+            "in [swav_head, {dims, use_bn, num_clusters: []}], which has no prototypes.",
+            key=_HEAD_KEY,
+        )
+    valid = list(inspect.signature(classes[name]).parameters)[1:]
+    check_keys(given, valid, f"{_HEAD_KEY}, {name}", key=_HEAD_KEY)
+    problem = None
+    if not _are_counts(given.get("dims")):
+        problem = "dims wants a list of layer widths, [2048, 2048, 128], say"
+    elif name == "swav_head":
+        if not isinstance(given.get("use_bn"), bool):
+            problem = "use_bn wants true or false: whether its layers have BatchNorm"
+        elif given.get("num_clusters") != []:
+            problem = "num_clusters wants []: this loss has no prototypes"
+        elif not given.get("return_embeddings", True):
+            problem = "return_embeddings is False, but the loss compares embeddings"
+    if problem is None and len(modules) == 1:
+        if cfg.MODEL.TRUNK.NAME == "resnet_small":
+            problem = _misfit(small_resnet(cfg.MODEL), given["dims"][0])
+    if problem:
+        raise StartError(f"{_HEAD_KEY} is {heads}: {problem}.", key=_HEAD_KEY)
+    return given
+
+
 def small_resnet(model_config: Any) -> dict[str, int]:
     """`MODEL.TRUNK.RESNET_SMALL`: depth and width of the trunk `resnet_small`.
 

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from vissl_swav.health.plan import Contrast
 from vissl_swav.host.settings import parts
 from vissl_swav.host.settings.data import multi_crop_entry
 from vissl_swav.host.settings.learning_rate import highest_rate
-from vissl_swav.host.settings.loss import loss_settings
+from vissl_swav.host.settings.loss import contrast, loss_settings
 
 # Trunks whose last features stand 32 pixels apart; the host's ResNets can do with 16.
 _STRIDE_32 = ("resnet", "efficientnet", "regnet", "regnet_v2", "regnet_fsdp")
@@ -28,6 +29,7 @@ class PlanFacts:
         num_crops: crops of an image.
         queue_length: rows over all ranks.
         soft_codes: whether codes are distributions during the whole run.
+        contrast: what a loss without prototypes compares; None with prototypes.
     """
 
     method: str
@@ -40,6 +42,7 @@ class PlanFacts:
     num_crops: int
     queue_length: int
     soft_codes: bool
+    contrast: Contrast | None
 
 
 def plan_facts(cfg: Any) -> PlanFacts:
@@ -58,6 +61,7 @@ def plan_facts(cfg: Any) -> PlanFacts:
         num_crops=loss["num_crops"],
         queue_length=loss.get("queue_length", 0),
         soft_codes="hard_codes" in loss and not hard,
+        contrast=contrast(cfg),
     )
 
 

@@ -1,0 +1,43 @@
+"""Loss `simclr_multicrop`: the core's contrastive loss for the host."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from classy_vision.losses import ClassyLoss, register_loss
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from vissl_swav.backends.torch_collective import collective
+from vissl_swav.core.simclr_multicrop import SimCLRMultiCrop
+from vissl_swav.host import settings
+
+
+@register_loss(settings.SIMCLR_MULTICROP)
+class SimCLRMultiCropContrast(ClassyLoss):
+    """Takes embeddings (V * B, D), of any length: of `mlp` heads, or of `swav_head`.
+
+    `swav_head` without prototypes (`num_clusters: []`) gives a list of the embeddings.
+    The loss has no state: nothing of it goes into a checkpoint.
+    """
+
+    def __init__(self, method: SimCLRMultiCrop):
+        super().__init__()
+        self.method = method
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "SimCLRMultiCropContrast":
+        """From an inferred `LOSS.simclr_multicrop` (see `settings.infer`)."""
+        arguments = settings.loss_arguments(settings.SIMCLR_MULTICROP, config)
+        return cls(SimCLRMultiCrop(**arguments))
+
+    def forward(self, output: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
+        """The loss of a step."""
+        embeddings = output if isinstance(output, Tensor) else output[0]
+        return self.method(self.unit_rows(embeddings), collective=collective())
+
+    @staticmethod
+    def unit_rows(embeddings: Tensor) -> Tensor:
+        """What the loss compares: rows of length 1, in float32 where they are halves."""
+        exact = embeddings.dtype == torch.float64
+        return normalize(embeddings if exact else embeddings.float(), dim=1)
