@@ -5,6 +5,7 @@ import torch
 from vissl_swav.backends.torch_collective import TorchCollective, collective
 from vissl_swav.core.feature_queue import FeatureQueue
 from vissl_swav.core.kmeans import spherical_kmeans, spherical_kmeans_of_heads
+from vissl_swav.core.simclr_multicrop import simclr_multicrop_loss
 from vissl_swav.core.sinkhorn import sinkhorn
 from vissl_swav.core.swapped_prediction import swapped_prediction_loss
 
@@ -90,4 +91,15 @@ def kmeans_cases(rank, world_size, cases):
         except ValueError as error:
             result = str(error)
         results[name] = (result, counting.calls)
+    return results
+
+
+def simclr_of_shard(rank, world_size, shards, settings):
+    """Loss, gradient and collectives used, of one or several lists of shards."""
+    results = []
+    for of_ranks in shards:
+        counting, Z = Counting(), of_ranks[rank].clone().requires_grad_()
+        loss = simclr_multicrop_loss(Z, collective=counting, **settings)
+        loss.backward()
+        results.append((loss.detach(), Z.grad, counting.calls))
     return results

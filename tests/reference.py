@@ -142,3 +142,29 @@ def extended_box(variance):
     a = (variance * (2 * n + 1) - inner) / (2 * ((n + 1) ** 2 - variance))
     weights = [a, *[1.0] * (2 * n + 1), a]
     return np.array(weights) / sum(weights)
+
+
+def simclr_multicrop(features, num_crops, temperature):
+    """SwAV's eq. 7 by loops over anchors and their positives; value and gradient.
+
+    `features` (V * B, D) crop-major.
+    """
+    Z = np.asarray(features, dtype=np.float64)
+    N, B = len(Z), len(Z) // num_crops
+    total, gradient = 0.0, np.zeros_like(Z)
+    for i in range(N):
+        negatives = [j for j in range(N) if j % B != i % B]
+        for v in range(num_crops):
+            p = v * B + i % B
+            if p == i:
+                continue
+            others = [p, *negatives]
+            s = np.array([Z[i] @ Z[j] / temperature for j in others])
+            log_total = log_sum_exp(s)
+            total -= s[0] - log_total
+            for place, j in enumerate(others):
+                slope = math.exp(s[place] - log_total) - (place == 0)
+                gradient[i] += slope * Z[j] / temperature
+                gradient[j] += slope * Z[i] / temperature
+    pairs = N * (num_crops - 1)
+    return total / pairs, gradient / pairs

@@ -30,6 +30,7 @@ _PUBLIC = {
     "load_weights": "vissl_swav.weights.loading",
     "normalize_rows_": "vissl_swav.core.prototypes",
     "predictor": "vissl_swav.suite.predictor",
+    "simclr_multicrop_loss": "vissl_swav.core.simclr_multicrop",
     "sinkhorn": "vissl_swav.core.sinkhorn",
     "swapped_prediction_loss": "vissl_swav.core.swapped_prediction",
 }
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
     from vissl_swav.core.prototypes import Prototypes as Prototypes
     from vissl_swav.core.prototypes import normalize_rows_ as normalize_rows_
     from vissl_swav.core.sela_v2 import SeLaV2 as SeLaV2
+    from vissl_swav.core.simclr_multicrop import (
+        simclr_multicrop_loss as simclr_multicrop_loss,
+    )
     from vissl_swav.core.sinkhorn import sinkhorn as sinkhorn
     from vissl_swav.core.swapped_prediction import (
         swapped_prediction_loss as swapped_prediction_loss,

@@ -9,34 +9,35 @@ of row i are the other `V - 1` crops of its image; negatives all crops of all *o
 images, of every process.
 
 Each positive stands alone against the negatives. With n_i = log sum over negatives of
-exp(s_ij), the pair's term is softplus(n_i - s_ip), and its gradient needs of other
+exp(s_ij), the pair's term is log(1 + exp(n_i - s_ip)), and its gradient needs of other
 rows' sums nothing but `r_j = log a_j - n_j`, a number a row, a_j the sum over row j's
-positives of sigmoid(n_j - s_jp): a negative pair is pulled by exp(s_ij + r_i) as
+positives of sigmoid(n_j - s_jp): a negative pair is pushed by exp(s_ij + r_i) as
 anchor, and by exp(s_ij + r_j) as other. So a process forms the whole gradient of its
 own rows, through the features that it gathered too, and nothing of size N x D is
 reduced.
 
 Limits: equal features give ln(1 + N - V), where nothing is learned; positives together
 and far from all negatives give 0, also as tau goes to 0. A lone image has no negative:
-its loss is 0, and so is its gradient. Two crops are not quite NT-Xent: its one
-positive is in the denominator here as there, and its negatives are the same.
+its loss is 0, and so is its gradient. Two crops give SimCLR's NT-Xent.
 
-False friends: one log over the *sum* of the positives (VISSL's
-`multicrop_simclr_info_nce_loss`), which is content with one near positive; and
-Khosla's, whose denominator holds the other positives too.
+False friends: Khosla's supervised contrast, whose denominator holds the other positives
+too, and its form with one log over the *sum* of the positives, which is content with
+one near positive: both are NT-Xent for two crops alone. VISSL's
+`multicrop_simclr_info_nce_loss` is this loss on one process; on several it sees no
+negative of another one.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
 from vissl_swav.core.collective import LOCAL, Collective
 from vissl_swav.core.crops import CropLayout
+from vissl_swav.core.gathered_rows import GatheredRows
 from vissl_swav.core.swapped_prediction import TEMPERATURE
 
 MAX_SIMILARITIES = 2**24
@@ -112,7 +113,7 @@ def simclr_multicrop_loss(
         temperature: tau > 0.
         max_similarities: entries of s held at a time, twice over, 4 bytes each (8 in
             float64). Own rows are taken in chunks of max_similarities / N, one row at
-            least. All own rows in one chunk are fastest: with more, s is computed twice.
+            least. One chunk is fastest: with more, s is computed twice.
         collective: the processes that share the batch. Several exchange their numbers
             of images first, for which a step waits.
 
@@ -140,7 +141,7 @@ def _loss_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     """What this process returns, and its gradient, empty where it is not asked for."""
     V, B = of.num_crops, of.layout.num_samples(features)
-    everyone = _Everyone.of(V * B, features.device, collective)
+    everyone = GatheredRows.of(V * B, features.device, collective)
     exact = features.dtype == torch.float64
     own = _OwnRows(
         everyone.rows(features).to(torch.float64 if exact else torch.float32),
@@ -151,48 +152,19 @@ def _loss_and_gradient(
     scale = collective.world_size / max(everyone.total * (V - 1), 1)
     n, positives = own.look()
     margins = (n[:, None] - positives).masked_fill(own.itself, -torch.inf)
-    loss = softplus(margins).sum() * scale
-    push = torch.sigmoid(margins)
+    # Not softplus, which rounds above 20.
+    loss = -logsigmoid(-margins).sum() * scale
+    attraction = torch.sigmoid(margins)
     # Where nothing is negative, n is -inf and pushes no one.
-    pull = (push.sum(dim=1).log() - n).masked_fill(n.isneginf(), -torch.inf)
+    repulsion = (attraction.sum(dim=1).log() - n).masked_fill(n.isneginf(), -torch.inf)
     # A pair of an image acts on both its rows: (v, b, w) and (w, b, v).
-    push = push + push.view(V, B, V).transpose(0, 2).reshape(push.shape)
-    pull_of_all = everyone.rows(pull)
+    by_image = attraction.view(V, B, V)
+    attraction = (by_image + by_image.transpose(0, 2)).flatten(0, 1)
+    repulsion_of_all = everyone.rows(repulsion)
     if not features.requires_grad:
-        return loss, pull.new_empty(0)
-    gradient = own.gradient(pull, pull_of_all, push)
+        return loss, repulsion.new_empty(0)
+    gradient = own.gradient(repulsion, repulsion_of_all, attraction)
     return loss, gradient * (scale / of.temperature)
-
-
-class _Everyone:
-    """The rows of all processes, in rank order, and where one's own stand."""
-
-    def __init__(self, lengths: list[int], collective: Collective):
-        self._lengths, self._collective = lengths, collective
-        first = sum(lengths[: collective.rank])
-        self.own = slice(first, first + lengths[collective.rank])
-        self.total = sum(lengths)
-
-    @classmethod
-    def of(
-        cls, length: int, device: torch.device, collective: Collective
-    ) -> "_Everyone":
-        """Asks the others how many rows they have."""
-        if collective.world_size == 1:
-            return cls([length], collective)
-        lengths = collective.all_gather(torch.tensor([length], device=device))
-        return cls(lengths.flatten().tolist(), collective)  # pyright: ignore
-
-    def rows(self, own: Tensor) -> Tensor:
-        """(V * B, ...) of this process -> (N, ...): padded, gathered, cut."""
-        longest = max(self._lengths)
-        if len(own) < longest:
-            own = torch.cat([own, own.new_zeros(longest - len(own), *own.shape[1:])])
-        gathered = self._collective.all_gather(own)
-        if min(self._lengths) == longest:
-            return gathered.flatten(0, 1)
-        parts = zip(gathered, self._lengths, strict=True)
-        return torch.cat([part[:length] for part, length in parts])
 
 
 class _OwnRows:
@@ -201,45 +173,68 @@ class _OwnRows:
     def __init__(self, Z: Tensor, *, own: slice, of: SimCLRMultiCrop):
         self._Z, self._own = Z, Z[own]
         self._temperature = of.temperature
-        self._step = max(1, of.max_similarities // max(len(Z), 1))
         V, B = of.num_crops, len(self._own) // of.num_crops
-        crops, images = torch.arange(V, device=Z.device), torch.arange(B, device=Z.device)
+        crops = torch.arange(V, device=Z.device)
+        images = torch.arange(B, device=Z.device)
         # (V * B, V): where the crops of a row's image stand in Z, and which is the row.
         self._same = own.start + (crops * B)[None, :] + images.repeat(V)[:, None]
         self.itself = crops.repeat_interleave(B)[:, None] == crops[None, :]
-        self._kept: tuple[slice, Tensor] | None = None
+        step = max(1, of.max_similarities // max(len(Z), 1))
+        self._chunks = [slice(at, at + step) for at in range(0, V * B, step)]
+        self._kept: Tensor | None = None
 
     def look(self) -> tuple[Tensor, Tensor]:
-        """n (V * B,), and s of the crops of the same image (V * B, V)."""
+        """The sums n (V * B,), and s of the crops of the same image (V * B, V)."""
         sums = [self._Z.new_empty(0)]
         positives = [self._Z.new_empty(0, self._same.shape[1])]
-        for rows, s in self._chunks():
-            positives.append(s.gather(1, self._same[rows]))
-            s.scatter_(1, self._same[rows], -torch.inf)
-            sums.append(torch.logsumexp(s, dim=1))
+        for rows in self._chunks:
+            n, of_image = self._look(rows)
+            sums.append(n)
+            positives.append(of_image)
         return torch.cat(sums), torch.cat(positives)
 
-    def gradient(self, pull: Tensor, pull_of_all: Tensor, push: Tensor) -> Tensor:
+    def gradient(
+        self, repulsion: Tensor, repulsion_of_all: Tensor, attraction: Tensor
+    ) -> Tensor:
         """Of the sum of all pairs of all processes, in the own rows, times tau."""
         gradient = torch.empty_like(self._own)
-        for rows, s in self._chunks():
-            as_other = (s + pull_of_all).exp_()
-            slopes = s.add_(pull[rows, None]).exp_().add_(as_other)
-            slopes.scatter_(1, self._same[rows], -push[rows])
+        for rows in self._chunks:
+            slopes = self._slopes(rows, repulsion[rows, None], repulsion_of_all)
+            slopes.scatter_(1, self._same[rows], -attraction[rows])
             gradient[rows] = slopes @ self._Z
+            del slopes  # Before the next chunk is made.
         return gradient
 
-    def _chunks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Some rows, and their s (R, N); a single chunk is kept for the second time."""
+    def _look(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """The same of a chunk; leaves -inf at crops of the same image, if s is kept."""
+        s = self._similarities(rows)
+        of_image = s.gather(1, self._same[rows])
+        s.scatter_(1, self._same[rows], -torch.inf)
+        return _log_sum_exp(s), of_image
+
+    def _slopes(self, rows: slice, as_anchor: Tensor, as_other: Tensor) -> Tensor:
+        """exp(s + r_i) + exp(s + r_j), in the place of s."""
+        s = self._similarities(rows)
+        others = (s + as_other).exp_()
+        return s.add_(as_anchor).exp_().add_(others)
+
+    def _similarities(self, rows: slice) -> Tensor:
+        """Of some rows (R, N); where these are all, kept for the second time."""
         if self._kept is not None:
-            yield self._kept
-            return
-        for start in range(0, len(self._own), self._step):
-            rows = slice(start, start + self._step)
-            chunk = rows, (self._own[rows] / self._temperature) @ self._Z.t()
-            if self._step >= len(self._own):
-                self._kept = chunk
-            yield chunk
+            return self._kept
+        s = (self._own[rows] / self._temperature) @ self._Z.t()
+        if len(self._chunks) == 1:
+            self._kept = s
+        return s
+
+
+def _log_sum_exp(s: Tensor) -> Tensor:
+    """Row by row, with one tensor of the size of s beside it where torch's takes two.
+
+    -inf for rows of nothing else.
+    """
+    largest = s.amax(dim=1).clamp_min(torch.finfo(s.dtype).min)
+    return (s - largest[:, None]).exp_().sum(dim=1).log() + largest
 
 
 class _KnownGradient(torch.autograd.Function):

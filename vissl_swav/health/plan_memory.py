@@ -44,7 +44,10 @@ def score_bytes(shapes: Shapes) -> int:
 
 def similarity_bytes(shapes: Shapes, num_images: int, max_similarities: int) -> int:
     """Cosines of own crops with all crops, twice; features of all, float32."""
-    own, total = shapes.batch_per_process * shapes.num_crops, num_images * shapes.num_crops
+    own, total = (
+        shapes.batch_per_process * shapes.num_crops,
+        num_images * shapes.num_crops,
+    )
     held = min(own, max(1, max_similarities // total)) * total
     return _FLOAT32 * (2 * held + total * shapes.embedding_dim)
 

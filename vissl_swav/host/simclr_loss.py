@@ -38,6 +38,6 @@ class SimCLRMultiCropContrast(ClassyLoss):
 
     @staticmethod
     def unit_rows(embeddings: Tensor) -> Tensor:
-        """What the loss compares: rows of length 1, in float32 where they are halves."""
+        """What the loss compares: rows of length 1, float32 for halves."""
         exact = embeddings.dtype == torch.float64
         return normalize(embeddings if exact else embeddings.float(), dim=1)

@@ -141,12 +141,12 @@ def projection_head(cfg: Any) -> Mapping[str, Any]:
     heads = cfg.MODEL.HEAD.PARAMS
     is_chain = len(heads) == 1 and bool(heads[0]) and isinstance(heads[0][0], list)
     modules = heads[0] if is_chain else heads
-    classes: dict[Any, type] = {"mlp": MLP, "swav_head": SwAVPrototypesHead}
+    classes: dict[Any, Any] = {"mlp": MLP, "swav_head": SwAVPrototypesHead}
     name, given = modules[-1] if modules and len(modules[-1]) == 2 else (None, None)
     if name not in classes or not isinstance(given, Mapping):
         raise StartError(
             f"{_HEAD_KEY} is {heads}: wanted one that ends in [mlp, {{dims, ...}}], or "
-            "in [swav_head, {dims, use_bn, num_clusters: []}], which has no prototypes.",
+            "in [swav_head, {dims, use_bn, num_clusters: []}]: no prototypes.",
             key=_HEAD_KEY,
         )
     valid = list(inspect.signature(classes[name]).parameters)[1:]
