@@ -26,6 +26,7 @@ RUN_OF = {
     "swav": "config=pretrain/swav/resnet50_400ep",
     "deepcluster_v2": "config=pretrain/deepcluster_v2/resnet50_800ep",
     "sela_v2": "config=pretrain/sela_v2/resnet50_400ep_2x224",
+    "simclr_multicrop": "config=pretrain/simclr_multicrop/resnet50_400ep_2x224",
 }
 # Ideas that are not of one method; a batch file stands in the runs already.
 OF_ALL = [
@@ -95,7 +96,7 @@ def test_base_composes_alone(file, compose):
     assert compose(file.override).config.DATA.TRAIN.DATA_SOURCES == [wanted]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ("swav", *CLUSTERING))
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=name)
 def test_overlay_wins_over_what_it_is_laid_over(overlay, method, compose):
     composed = compose(f"config=pretrain/{method}/base", overlay.override).config

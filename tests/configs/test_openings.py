@@ -19,6 +19,7 @@ BANK = re.compile(
 )
 LABELS = re.compile(r"[Ll]abels (\d+) x ([\d ]+) x 4 bytes = ([\d.]+) MB")
 GROWTH = re.compile(r"checkpoint grows by ([\d.]+) \+ ([\d.]+) = ([\d.]+) MB")
+SIMILARITIES = re.compile(r"similarities (\d+) x ([\d ]+) x 4 bytes = ([\d.]+) MB")
 # Three digits are enough.
 ROUNDED = 2e-3
 WITH_BANK = [file for file in BASES + RUNS if file.clusters]
@@ -152,6 +153,23 @@ def check_growth(said, bank, labels, ranks):
     else:
         rows = 2 - 1 / ranks
         assert rows <= float(factor[1]) <= 1.25 * rows
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in RUNS if SIMILARITIES.search(f.opening.get("Memory", ""))]
+)
+def test_similarities_said_are_those_of_the_command(file, complete):
+    """Own rows x all rows, in float32; not more than the setting holds."""
+    from vissl_swav.host.settings import contrast, run_facts
+
+    config = complete(*file.command)
+    found, facts = contrast(config), run_facts(config)
+    own, total, megabytes = SIMILARITIES.search(file.opening["Memory"]).groups()
+    assert int(own) == facts.batch_per_process * found.num_crops
+    assert number(total) == found.num_images * found.num_crops
+    assert int(own) * number(total) <= found.max_similarities
+    said = int(own) * number(total) * 4e-6
+    assert float(megabytes) == pytest.approx(said, rel=2 * ROUNDED)
 
 
 @pytest.mark.parametrize("file", FILES, ids=name)

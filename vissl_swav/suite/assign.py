@@ -82,6 +82,11 @@ def assign_images(options: argparse.Namespace) -> Assigned:
     images = open_images(options.images)
     config = Path(options.config) if options.config else None
     model = load_model(Path(options.checkpoint), config=config, device=options.device)
+    if not model.prototypes:
+        raise StartError(
+            f"{model.file} is of a run with the loss {model.run.loss}, which has no "
+            "prototypes and so no clusters; its features: vissl_swav.predictor."
+        )
     say(_what_is_done(model, options.mode, len(images)))
     with counting_bars() as progress:
         task = progress.add_task("images", total=len(images))

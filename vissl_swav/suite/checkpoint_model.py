@@ -35,7 +35,8 @@ class CheckpointModel:
 
     Attributes:
         model: the host's, on `device`.
-        prototypes: C (K, D) of each head, unit rows, on the CPU.
+        prototypes: C (K, D) of each head, unit rows, on the CPU; empty where the run's
+            loss has none.
         run: what the run's config says.
         file: the checkpoint.
         device: where the model computes.
@@ -50,8 +51,13 @@ class CheckpointModel:
     @torch.inference_mode()
     def features(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) to unit features Z (B, D), on the CPU, float32."""
-        ((embeddings, *_),) = self.model(images.to(self.device))
-        return nn.functional.normalize(embeddings.float(), dim=1).cpu()
+        (output,) = self.model(images.to(self.device))
+        return nn.functional.normalize(embeddings(output).float(), dim=1).cpu()
+
+
+def embeddings(output: Any) -> Tensor:
+    """Of a head's output: [embeddings, scores, ...], or of `mlp` embeddings alone."""
+    return output if isinstance(output, Tensor) else output[0]
 
 
 def load_model(
@@ -229,7 +235,7 @@ def _prototypes(model: Any, run: SavedRun, file: Path) -> list[Tensor]:
         for index in range(getattr(head, "nmb_heads", 0))
     ]
     sizes = tuple(len(C) for C in found)
-    if not found or sizes != run.num_prototypes:
+    if sizes != run.num_prototypes:
         raise StartError(
             f"{file} has heads of {list(sizes)} prototypes, and its config says "
             f"{list(run.num_prototypes)}; take both of one run."

@@ -19,6 +19,7 @@ from vissl_swav.host.settings.saved_run import SavedRun
 from vissl_swav.suite.checkpoint_model import (
     CONFIG_NAME,
     CheckpointModel,
+    embeddings,
     find_checkpoint,
     load_model,
 )
@@ -140,8 +141,7 @@ class HostModel(nn.Module):
             return features.flatten(1)
         for head in self.heads:
             features = head(features)
-        embeddings, *_ = features
-        Z = nn.functional.normalize(embeddings, dim=1)
+        Z = nn.functional.normalize(embeddings(features), dim=1)
         return (Z, *(Z @ C.t() for _, C in self.named_buffers(recurse=False)))
 
 

@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from vissl_swav.health.verdicts import SPREAD_BELOW, Verdict
+from vissl_swav.health.verdicts import LN_K, LN_NEGATIVES, SPREAD_BELOW, Verdict
 from vissl_swav.host.health_words import MAX_NORM_ERROR
 from vissl_swav.suite.figures import smoothed
 from vissl_swav.suite.line_chart import Line, Mark, Point, chart
+from vissl_swav.suite.report_plan import lacks_prototypes
 from vissl_swav.suite.run_folder import RunFolder
 
 _LOSS, _BOUND, _SECOND, _THIRD = "#1f5fa8", "#b00020", "#2a7f3f", "#8a5a00"
@@ -23,7 +24,7 @@ def charts(run: RunFolder) -> list[str]:
     drawn = [
         _loss(run, marks),
         chart(
-            "Progress from ln K to the floor",
+            f"Progress from {_ceiling_name(run)} to the floor",
             [Line("progress", series(of, "progress"), _LOSS)],
             marks=marks,
             least_top=0.1,
@@ -35,7 +36,7 @@ def charts(run: RunFolder) -> list[str]:
                 Line("of a code", series(of, "code_entropy"), _LOSS),
                 Line("of the mean code", series(of, "mean_code_entropy"), _SECOND),
                 Line("of the labels", series(of, "label_entropy"), _THIRD),
-                *_ceiling(of),
+                *([] if lacks_prototypes(run) else _ceiling(run)),
             ],
             least_top=1.0,
             note="In nats. What a code tells of its image is the mean's less its own; "
@@ -114,8 +115,8 @@ def _loss(run: RunFolder, marks: Sequence[Mark]) -> str:
         [
             Line("by step", by_step, _LOSS, faint=True),
             Line("loss", smooth, _LOSS),
-            *_ceiling(run.readings),
-            *([Line("floor ln(K/N)", floor, _SECOND, True)] if has_floor else []),
+            *_ceiling(run),
+            *([Line(_floor_name(run), floor, _SECOND, True)] if has_floor else []),
         ],
         marks=marks,
         note="In nats.",
@@ -135,8 +136,17 @@ def _lengths(run: RunFolder) -> str:
     )
 
 
-def _ceiling(readings: Sequence[dict[str, Any]]) -> list[Line]:
-    return [Line("ceiling ln K", series(readings, "ceiling"), _BOUND, dashed=True)]
+def _ceiling(run: RunFolder) -> list[Line]:
+    points = series(run.readings, "ceiling")
+    return [Line(f"ceiling {_ceiling_name(run)}", points, _BOUND, dashed=True)]
+
+
+def _ceiling_name(run: RunFolder) -> str:
+    return LN_NEGATIVES if lacks_prototypes(run) else LN_K
+
+
+def _floor_name(run: RunFolder) -> str:
+    return "floor" if lacks_prototypes(run) else "floor ln(K/N)"
 
 
 def _level(readings: Sequence[dict[str, Any]], value: float) -> list[Point]:

@@ -6,6 +6,9 @@ from vissl_swav.health.plan_verdicts import ERROR, verdicts
 from vissl_swav.host import plan_facts, settings
 from vissl_swav.host.settings.plan import plan_facts as facts_of
 from vissl_swav.host.settings.summary import Tree, probe_overrides, summary
+from vissl_swav.host.settings.summary import (
+    lacks_prototypes as summary_lacks_prototypes,
+)
 from vissl_swav.suite import report_page as html
 from vissl_swav.suite.report_page import BAD, GOOD, NOTE, Said
 from vissl_swav.suite.run_folder import RunFolder
@@ -23,6 +26,11 @@ def summary_rows(run: RunFolder) -> list[tuple[str, str]]:
 def trunk_probe(run: RunFolder) -> list[str]:
     """Overrides of a linear probe of its trunk; empty where that is not known."""
     return [] if run.config is None else probe_overrides(Tree(run.config))
+
+
+def lacks_prototypes(run: RunFolder) -> bool:
+    """Whether the run is known to have no prototypes, and so no clusters."""
+    return run.config is not None and summary_lacks_prototypes(Tree(run.config))
 
 
 def plan_section(run: RunFolder) -> str:

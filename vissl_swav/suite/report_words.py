@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vissl_swav.health.verdicts import Verdict
 from vissl_swav.suite.report_page import BAD, GOOD, NOTE, PLAIN, Said
-from vissl_swav.suite.report_plan import trunk_probe
+from vissl_swav.suite.report_plan import lacks_prototypes, trunk_probe
 from vissl_swav.suite.run_folder import RunFolder
 
 FINISHED = "FINISHED"
@@ -73,7 +73,7 @@ def next_commands(run: RunFolder, now: float) -> list[tuple[str, str]]:
     weights = shlex.quote(
         f"config.MODEL.WEIGHTS_INIT.PARAMS_FILE={_value(path / checkpoint.name)}"
     )
-    found = [
+    of_clusters = [
         (
             "The top images of each prototype, with empty and duplicate ones",
             f"vissl-swav gallery --images IMAGES --checkpoint {folder} -o gallery",
@@ -83,6 +83,7 @@ def next_commands(run: RunFolder, now: float) -> list[tuple[str, str]]:
             f"vissl-swav assign --images IMAGES --checkpoint {folder} -o clusters.csv",
         ),
     ]
+    found = [] if lacks_prototypes(run) else of_clusters
     probe = trunk_probe(run)
     if probe:
         words = " ".join(shlex.quote(word) for word in [*probe, "data=IMAGES"])

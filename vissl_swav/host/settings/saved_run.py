@@ -19,7 +19,7 @@ class SavedRun:
         loss: `LOSS.name`.
         temperature: of the softmax over prototypes in the loss.
         epsilon: of the run's Sinkhorn problem; the paper's where it has none.
-        num_prototypes: K of each head.
+        num_prototypes: K of each head; empty where the loss has no prototypes.
         crop_size: side of the largest crops, in pixels.
         channels: of an image, 1 or 3.
         mean: of each channel; None is ImageNet's.
@@ -69,8 +69,8 @@ def saved_run(cfg: Any) -> SavedRun:
     name = cfg["LOSS"]["name"]
     if name not in LOSSES:
         raise StartError(
-            f"the run's loss is {name!r}, which has no prototypes of ours; wanted a "
-            f"run of {', '.join(LOSSES)}."
+            f"the run's loss is {name!r}, none of ours; wanted a run of "
+            f"{', '.join(LOSSES)}."
         )
     loss = cfg["LOSS"][name]
     crop = image_settings(cfg["DATA"]["TRAIN"]["TRANSFORMS"])
@@ -78,11 +78,17 @@ def saved_run(cfg: Any) -> SavedRun:
         loss=name,
         temperature=float(loss["temperature"]),
         epsilon=float(loss.get("epsilon", EPSILON)),
-        num_prototypes=tuple(map(int, loss["num_prototypes"])),
+        num_prototypes=_num_prototypes(name, loss),
         model=dict(cfg["MODEL"]),
         optimizer=dict(cfg["OPTIMIZER"]),
         **crop,
     )
+
+
+def _num_prototypes(name: str, loss: Mapping[str, Any]) -> tuple[int, ...]:
+    if not LOSSES[name].has_prototypes:
+        return ()
+    return tuple(map(int, loss["num_prototypes"]))
 
 
 def image_settings(transforms: Any) -> dict[str, Any]:

@@ -3,7 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vissl_swav.host.settings.loss import loss_settings, world_size
+from vissl_swav.host.settings.loss import (
+    has_prototypes,
+    is_ours,
+    loss_settings,
+    world_size,
+)
 from vissl_swav.host.settings.plan import plan_facts
 
 Row = tuple[str, str]
@@ -76,6 +81,18 @@ def probe_overrides(cfg: Any) -> list[str]:
     ]
 
 
+def lacks_prototypes(cfg: Any) -> bool:
+    """Whether the run's loss is ours and has none.
+
+    Args:
+        cfg: a `Tree`.
+    """
+    try:
+        return is_ours(cfg) and not has_prototypes(cfg)
+    except _MISSING:
+        return False
+
+
 def _method(cfg: Any) -> str:
     return str(cfg.LOSS["name"])
 
@@ -92,6 +109,8 @@ def _trunk(cfg: Any) -> str:
 
 def _head(cfg: Any) -> str:
     loss = loss_settings(cfg)
+    if not has_prototypes(cfg):
+        return f"embedding of dimension {loss['embedding_dim']}, no prototypes"
     heads = " + ".join(map(str, loss["num_prototypes"]))
     return f"{heads} prototypes of dimension {loss['embedding_dim']}"
 
