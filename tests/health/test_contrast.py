@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from plan_cases import paper
-from test_verdicts import HEALTHY
 
 from vissl_swav.core.simclr_multicrop import simclr_multicrop_loss
 from vissl_swav.health.plan import Contrast
@@ -82,12 +81,11 @@ def test_only_a_lone_image_is_objected_to():
 def judged(curve, spread, *, steps=600):
     """(verdict, why) of each finding on `loss = curve(step)`."""
     judge, found = Judge(50), []
-    figures = dict.fromkeys(HEALTHY) | {"feature_spread": spread}
     bounds = CONTRAST.ceiling, CONTRAST.floor
     for step in range(1, steps + 1):
         judge.add(curve(step))
         if step % 10 == 0:
-            signals = Signals(step, *bounds, **figures, ceiling_name=LN_NEGATIVES)
+            signals = Signals(step, *bounds, spread, None, ceiling_name=LN_NEGATIVES)
             finding = judge.judge(signals)
             if finding is not None:
                 found.append((finding.verdict, finding.why))

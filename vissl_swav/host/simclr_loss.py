@@ -4,21 +4,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from classy_vision.losses import ClassyLoss, register_loss
-from torch import Tensor
+from classy_vision.losses import register_loss
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from vissl_swav.backends.torch_collective import collective
+from vissl_swav.core.resharding import State
 from vissl_swav.core.simclr_multicrop import SimCLRMultiCrop
 from vissl_swav.host import settings
+from vissl_swav.host.ranked_loss import RankedLoss
 
 
 @register_loss(settings.SIMCLR_MULTICROP)
-class SimCLRMultiCropContrast(ClassyLoss):
+class SimCLRMultiCropContrast(RankedLoss):
     """Takes embeddings (V * B, D), of any length: of `mlp` heads, or of `swav_head`.
 
     `swav_head` without prototypes (`num_clusters: []`) gives a list of the embeddings.
-    The loss has no state: nothing of it goes into a checkpoint.
+    The loss has no state: no tensor of it goes into a checkpoint.
     """
 
     def __init__(self, method: SimCLRMultiCrop):
@@ -35,6 +37,19 @@ class SimCLRMultiCropContrast(ClassyLoss):
         """The loss of a step."""
         embeddings = output if isinstance(output, Tensor) else output[0]
         return self.method(self.unit_rows(embeddings), collective=collective())
+
+    @property
+    def sharded(self) -> tuple[str, nn.Module | None]:
+        """Nothing differs from rank to rank."""
+        return "method", None
+
+    def own_shard(self) -> State:
+        """Nothing."""
+        return {}
+
+    def shard_for(self, shards: list[State], rank: int, world: int) -> State | None:
+        """Nothing, of whatever was saved."""
+        return None
 
     @staticmethod
     def unit_rows(embeddings: Tensor) -> Tensor:
