@@ -41,6 +41,11 @@ def steps(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
                 *(size if args.quick else []),
             ],
         )
+    size = ["--crops=3", "--batch=16", "--rounds=1"] if args.quick else []
+    yield (
+        "SimCLR loss with multi-crop",
+        [PYTHON, "benchmarks/simclr_loss.py", f"--device={args.device}", *size],
+    )
     kmeans = [PYTHON, "benchmarks/kmeans.py", f"--device={args.device}"]
     if args.quick:
         size = ["--rows=2000", "--dim=16", "--clusters=50", "--rounds=1"]

@@ -90,13 +90,17 @@ def lightly(
 
 def peak_matrices(step: Callable[[], torch.Tensor], scores: torch.Tensor) -> float:
     """Peak of allocated memory during a step, in units of the score matrix."""
-    size = scores.numel() * scores.element_size()
+    return peak_bytes(step, scores) / (scores.numel() * scores.element_size())
+
+
+def peak_bytes(step: Callable[[], torch.Tensor], scores: torch.Tensor) -> int:
+    """Peak of memory that a step allocates; `scores` is what it has a gradient for."""
     if scores.is_cuda:
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         step()
-        return (torch.cuda.max_memory_allocated() - before) / size
+        return torch.cuda.max_memory_allocated() - before
     from torch.profiler import ProfilerActivity, profile
 
     scores.grad = None
@@ -107,7 +111,7 @@ def peak_matrices(step: Callable[[], torch.Tensor], scores: torch.Tensor) -> flo
         if event.name() == "[memory]":
             in_use += event.nbytes()
             peak = max(peak, in_use)
-    return peak / size
+    return peak
 
 
 def main() -> None:
