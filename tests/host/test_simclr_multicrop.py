@@ -157,13 +157,20 @@ def test_the_run_is_watched_without_prototypes(runs):
     assert "ln(1 + negatives) 3.8286" in runs.logs["whole"]
 
 
-def test_the_report_speaks_of_negatives_and_of_no_clusters(runs):
+def test_the_report_speaks_of_negatives_and_of_no_clusters(runs, tmp_path):
+    from vissl_swav.suite import figures
     from vissl_swav.suite.report import write_report
 
     page = write_report(runs.folder / "whole", None).read_text()
     assert "Progress from ln(1 + negatives)" in page and "NO PLAN" not in page
     assert "negatives of a crop" in page and "(16 - 1) images x 3 crops = 45" in page
     assert "no prototypes" in page and "No plan can be made" not in page
+    figures.loss_curve(
+        tmp_path / "curve.png",
+        host_runs.lines(runs.folder / "whole"),
+        runs.folder / "whole" / "train_config.yaml",
+    )
+    assert (tmp_path / "curve.png").is_file()
     assert "vissl-swav gallery" not in page and "vissl-swav assign" not in page
 
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import yaml
 
+from vissl_swav.health.verdicts import LN_K
 from vissl_swav.host.settings import loss_bounds
+from vissl_swav.host.settings.health import ceiling_name
 
 
 def loss_curve(path: Path, steps: Sequence[dict[str, Any]], config: Path) -> None:
-    """Draws the loss against its ceiling ln K and, where N < K, its floor ln(K / N).
+    """Draws the loss against its ceiling, ln K say, and its floor, if that is not 0.
 
     Args:
         path: the PNG to write.
@@ -23,14 +25,15 @@ def loss_curve(path: Path, steps: Sequence[dict[str, Any]], config: Path) -> Non
     from matplotlib import pyplot as plt
 
     cfg = yaml.safe_load(config.read_text(encoding="utf-8"))
-    ceiling, floor = loss_bounds(cfg)
+    (ceiling, floor), name = loss_bounds(cfg), ceiling_name(cfg)
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     axes.plot([s["step"] for s in steps], [s["loss"] for s in steps], lw=0.6, alpha=0.4)
     smooth = smoothed([s["loss"] for s in steps])
     axes.plot([s["step"] for s in steps], smooth, color="C0", label="loss")
-    axes.axhline(ceiling, color="C3", ls="--", label=f"ceiling ln K = {ceiling:.2f}")
+    axes.axhline(ceiling, color="C3", ls="--", label=f"ceiling {name} = {ceiling:.2f}")
     if floor > 0:
-        axes.axhline(floor, color="C2", ls="--", label=f"floor ln(K/N) = {floor:.2f}")
+        label = f"floor{' ln(K/N)' if name == LN_K else ''} = {floor:.2f}"
+        axes.axhline(floor, color="C2", ls="--", label=label)
     axes.set_xlabel("training step")
     axes.set_ylabel("loss (nats)")
     axes.legend()
