@@ -33,6 +33,9 @@ _PUBLIC = {
     "simclr_multicrop_loss": "vissl_swav.core.simclr_multicrop",
     "sinkhorn": "vissl_swav.core.sinkhorn",
     "swapped_prediction_loss": "vissl_swav.core.swapped_prediction",
+    "momentum_at": "vissl_swav.core.momentum",
+    "momentum_copy": "vissl_swav.core.momentum",
+    "update_momentum_": "vissl_swav.core.momentum",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
@@ -50,6 +53,9 @@ if TYPE_CHECKING:
     from vissl_swav.core.feature_queue import FeatureQueue as FeatureQueue
     from vissl_swav.core.kmeans import spherical_kmeans as spherical_kmeans
     from vissl_swav.core.memory_bank import MemoryBank as MemoryBank
+    from vissl_swav.core.momentum import momentum_at as momentum_at
+    from vissl_swav.core.momentum import momentum_copy as momentum_copy
+    from vissl_swav.core.momentum import update_momentum_ as update_momentum_
     from vissl_swav.core.prototypes import Prototypes as Prototypes
     from vissl_swav.core.prototypes import normalize_rows_ as normalize_rows_
     from vissl_swav.core.sela_v2 import SeLaV2 as SeLaV2

@@ -12,6 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vissl_swav.core.scored_rows import ScoredRows
+
+QUEUE_DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
 
 class FeatureQueue(nn.Module):
     """A ring buffer of features per assignment crop.
@@ -24,13 +32,21 @@ class FeatureQueue(nn.Module):
         num_assign_crops: A.
         length: L, rows kept on this process.
         dim: D.
+        dtype: of the stored features, float32 or a half type.
     """
 
     features: Tensor
     next_row: Tensor
     num_filled: Tensor
 
-    def __init__(self, *, num_assign_crops: int, length: int, dim: int):
+    def __init__(
+        self,
+        *,
+        num_assign_crops: int,
+        length: int,
+        dim: int,
+        dtype: torch.dtype = torch.float32,
+    ):
         super().__init__()
         for name, value in (
             ("num_assign_crops", num_assign_crops),
@@ -39,7 +55,8 @@ class FeatureQueue(nn.Module):
         ):
             if value < 1:
                 raise ValueError(f"{name} is {value}; a queue needs at least 1.")
-        self.register_buffer("features", torch.zeros(num_assign_crops, length, dim))
+        features = torch.zeros(num_assign_crops, length, dim, dtype=dtype)
+        self.register_buffer("features", features)
         self.register_buffer("next_row", torch.zeros((), dtype=torch.long))
         self.register_buffer("num_filled", torch.zeros((), dtype=torch.long))
         # Mirrors of the two counters, so that no step waits for the device.
@@ -82,9 +99,15 @@ class FeatureQueue(nn.Module):
 
     @torch.no_grad()
     def score(self, prototypes: Tensor) -> Tensor:
-        """Scores of all rows with prototypes C (K, D): -> (A, L, K)."""
+        """Scores of all rows with prototypes C (K, D), all at once: -> (A, L, K)."""
         with torch.autocast(self.features.device.type, enabled=False):
-            return self.features @ prototypes.detach().to(self.features).t()
+            dtype = torch.promote_types(self.features.dtype, torch.float32)
+            Z = self.features.to(dtype)
+            return Z @ prototypes.detach().to(Z).t()
+
+    def rows(self, prototypes: Tensor) -> list[ScoredRows]:
+        """The same a few rows at a time, one entry per assignment crop."""
+        return [ScoredRows(Z, prototypes) for Z in self.features]
 
     def _set_counters(self, next_row: int, num_filled: int) -> None:
         self._next_row, self._num_filled = next_row, num_filled

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from vissl_swav.core.collective import LOCAL, Collective
+from vissl_swav.core.scored_rows import ScoredRows
 
 EPSILON = 0.05
 NUM_ITERATIONS = 3
@@ -78,6 +79,7 @@ def balanced_codes(
     hard: bool = False,
     collective: Collective = LOCAL,
     num_local_samples: int | None = None,
+    more_rows: Sequence[ScoredRows] = (),
 ) -> tuple[list[Tensor], Tensor]:
     """Solves several Sinkhorn problems (crops, heads) with one gather an iteration.
 
@@ -90,34 +92,48 @@ def balanced_codes(
         collective: see `sinkhorn`.
         num_local_samples: a count to be summed over the processes on the way (the
             batch without the queue); B_local of the first problem by default.
+        more_rows: none, or for each problem rows (a queue's) that join it and whose
+            codes nobody wants; on every process, at least one row each.
 
     Returns:
         The codes of each problem, and the summed count (a scalar tensor).
     """
     _check(problems, epsilon, num_iterations, tolerance)
+    if more_rows and len(more_rows) != len(problems):
+        raise ValueError(
+            f"got more_rows for {len(more_rows)} of {len(problems)} problems; wanted "
+            "an entry for each, or none."
+        )
     first = problems[0]
     count = first.shape[0] if num_local_samples is None else num_local_samples
     with torch.no_grad(), torch.autocast(first.device.type, enabled=False):
-        running = [_Problem(_full_precision(S), epsilon) for S in problems]
+        running: list[_Problem | _MoreRows] = [
+            *(_Problem(_full_precision(S), epsilon) for S in problems),
+            *(_MoreRows(rows, epsilon) for rows in more_rows),
+        ]
+        # More rows stand beside the problems as those of further processes would.
+        sides = len(running) // len(problems)
+        parts = collective.world_size * sides
         sums = [problem.log_sums_of_scores() for problem in running]
         local_count = sums[0].new_full((1,), count)
         gathered = collective.all_gather(torch.cat([*sums, local_count]))
         total_count = gathered[:, -1].sum()
         widths = [S.shape[1] for S in problems]
-        columns = torch.split(gathered[:, :-1], [2 * K for K in widths], dim=1)
+        of_parts = gathered[:, :-1].reshape(parts, -1)
+        columns = torch.split(of_parts, [2 * K for K in widths], dim=1)
         # One normalisation of the samples ends each iteration; the last gives Q itself.
-        for problem, of_ranks in zip(running, columns, strict=True):
+        for problem, of_ranks in zip(running, columns * sides, strict=True):
             problem.scale_first(of_ranks)
         for _ in range(1, num_iterations):
             local = torch.cat([problem.log_sums() for problem in running])
-            summed = _log_sum_over_ranks(collective.all_gather(local))
-            columns = torch.split(summed, widths)
+            gathered = collective.all_gather(local).reshape(parts, -1)
+            columns = torch.split(_log_sum_over_ranks(gathered), widths)
             # All processes see the same sums: they stop together.
             if tolerance is not None and _balanced(columns, tolerance):
                 break
-            for problem, C in zip(running, columns, strict=True):
+            for problem, C in zip(running, columns * sides, strict=True):
                 problem.scale(C)
-        codes = [problem.codes() for problem in running]
+        codes = [p.codes() for p in running if isinstance(p, _Problem)]
         if hard:
             codes = [_one_hot(Q) for Q in codes]
     return codes, total_count
@@ -223,6 +239,46 @@ class _Problem:
         self._log_codes = _first_half(self._S, self._of_ranks, self._epsilon).sub_(
             self._shift
         )
+
+
+class _MoreRows:
+    """Rows that join a problem; their scores are formed anew in every half step.
+
+    Q's rows are the softmax of S / eps - V, with V (K,) what the half steps so far have
+    taken from the prototypes' columns: V is all that is kept.
+    """
+
+    def __init__(self, rows: ScoredRows, epsilon: float):
+        self._rows, self._epsilon = rows, epsilon
+        self._taken: Tensor | None = None
+
+    def log_sums_of_scores(self) -> Tensor:
+        """As `_Problem.log_sums_of_scores`."""
+        of_chunks: list[Tensor] = []
+        for S in self._rows.chunks():
+            highest = S.amax(dim=0)
+            logs = S.sub_(highest).div_(self._epsilon).exp_().sum(dim=0).log_()
+            of_chunks.append(torch.cat([highest, logs]))
+        return torch.cat(_combined(torch.stack(of_chunks), self._epsilon))
+
+    def scale_first(self, of_ranks: Tensor) -> None:
+        """As `_Problem.scale_first`."""
+        highest, log_sums = _combined(of_ranks, self._epsilon)
+        self._taken = highest / self._epsilon + log_sums
+
+    def log_sums(self) -> Tensor:
+        """As `_Problem.log_sums`."""
+        assert self._taken is not None
+        sums = [
+            _log_sum(S.div_(self._epsilon).sub_(self._taken))
+            for S in self._rows.chunks()
+        ]
+        return _log_sum_over_ranks(torch.stack(sums))
+
+    def scale(self, C: Tensor) -> None:
+        """As `_Problem.scale`."""
+        assert self._taken is not None
+        self._taken = self._taken + C
 
 
 # Far above the smallest float32, 1e-38: what vanished from a larger sum is nothing.

@@ -27,12 +27,14 @@ from torch.autograd.function import once_differentiable
 
 from vissl_swav.core.collective import LOCAL, Collective
 from vissl_swav.core.crops import CROPS_FOR_ASSIGN, CropLayout
+from vissl_swav.core.scored_rows import ScoredRows
 from vissl_swav.core.sinkhorn import EPSILON, NUM_ITERATIONS, balanced_codes
 
 TEMPERATURE = 0.1
 """The paper's (appendix A.1), and the default wherever it is an argument."""
 
 Scores = Tensor | Sequence[Tensor]
+QueueScores = Scores | Sequence[Sequence[ScoredRows]]
 
 
 def swapped_prediction_loss(
@@ -43,7 +45,8 @@ def swapped_prediction_loss(
     temperature: float = TEMPERATURE,
     epsilon: float = EPSILON,
     num_iterations: int = NUM_ITERATIONS,
-    queue_scores: Scores | None = None,
+    queue_scores: QueueScores | None = None,
+    code_scores: Scores | None = None,
     hard_codes: bool = False,
     collective: Collective = LOCAL,
 ) -> Tensor:
@@ -61,7 +64,11 @@ def swapped_prediction_loss(
         epsilon: entropy weight of the codes (see `sinkhorn`).
         num_iterations: Sinkhorn iterations.
         queue_scores: (A, L, K) scores of earlier samples that join the Sinkhorn problem
-            of each assignment crop and nothing else; one per head if scores are.
+            of each assignment crop and nothing else; one per head if scores are. Of a
+            queue that is too long to be scored at once, A `ScoredRows` per head.
+        code_scores: (A * B, K) scores of the assignment crops, in their order, by
+            another encoder: the codes come from these; one per head if scores are.
+            None: from the scores themselves.
         hard_codes: one-hot codes.
         collective: the processes that share the Sinkhorn problem.
 
@@ -78,13 +85,16 @@ def swapped_prediction_loss(
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; wanted > 0 (the paper: 0.1).")
     num_assign, num_samples = len(layout.crops_for_assign), layout.num_samples(heads[0])
+    sources = _code_sources(heads, layout, code_scores)
+    problems, more_rows = _sinkhorn_problems(sources, queue_scores)
     codes, total = balanced_codes(
-        _sinkhorn_problems(heads, layout, queue_scores),
+        problems,
         epsilon=epsilon,
         num_iterations=num_iterations,
         hard=hard_codes,
         collective=collective,
         num_local_samples=num_samples,
+        more_rows=more_rows,
     )
     # Local sum * world / total: processes with fewer samples weigh less in DDP's mean.
     scale = collective.world_size / (total * num_assign * (num_crops - 1) * len(heads))
@@ -183,39 +193,74 @@ def _as_heads(scores: Scores) -> list[Tensor]:
     return heads
 
 
+def _code_sources(
+    heads: list[Tensor], layout: CropLayout, code_scores: Scores | None
+) -> list[list[Tensor]]:
+    """For every head, the (B, K) scores of each assignment crop that give its codes."""
+    if code_scores is None:
+        crops = layout.crops_for_assign
+        return [[layout.split(S.detach())[i] for i in crops] for S in heads]
+    num_assign = len(layout.crops_for_assign)
+    rows = num_assign * layout.num_samples(heads[0])
+    others = [code_scores] if isinstance(code_scores, Tensor) else list(code_scores)
+    wanted = [(rows, S.shape[1]) for S in heads]
+    if [tuple(S.shape) for S in others] != wanted:
+        raise ValueError(
+            f"code_scores have shapes {[tuple(S.shape) for S in others]}; wanted "
+            f"{wanted}: the {num_assign} assignment crops alone, crop by crop, for "
+            "each head."
+        )
+    sources: list[list[Tensor]] = []
+    for S, code in zip(heads, others, strict=True):
+        exact = code.detach().to(torch.promote_types(code.dtype, S.dtype))
+        sources.append(list(exact.reshape(num_assign, -1, S.shape[1])))
+    return sources
+
+
 def _sinkhorn_problems(
-    heads: list[Tensor], layout: CropLayout, queue_scores: Scores | None
-) -> list[Tensor]:
-    """The (B + L, K) scores of every head and assignment crop, head by head."""
-    problems: list[Tensor] = []
-    queues = None if queue_scores is None else _queue_heads(queue_scores, heads, layout)
-    for head, S in enumerate(heads):
-        by_crop = layout.split(S.detach())
-        for crop, rows in enumerate(by_crop[i] for i in layout.crops_for_assign):
-            if queues is None:
-                problems.append(rows)
-            else:
-                queue = queues[head][crop].detach().to(rows.dtype)
-                problems.append(torch.cat([rows, queue]))
-    return problems
+    sources: list[list[Tensor]], queue_scores: QueueScores | None
+) -> tuple[list[Tensor], list[ScoredRows]]:
+    """The scores of every head and assignment crop, head by head, and more rows.
+
+    (B + L, K) scores where those of the queue are given, else (B, K) ones, to which the
+    queue's rows come on their own.
+    """
+    problems = [rows for of_head in sources for rows in of_head]
+    if queue_scores is None:
+        return problems, []
+    queues = _queue_heads(queue_scores, sources)
+    more = [rows for rows in queues if isinstance(rows, ScoredRows)]
+    if more:
+        return problems, more
+    joined = [
+        torch.cat([rows, queue.detach().to(rows.dtype)])
+        for rows, queue in zip(problems, queues, strict=True)
+        if isinstance(queue, Tensor)
+    ]
+    return joined, []
 
 
 def _queue_heads(
-    queue_scores: Scores, heads: list[Tensor], layout: CropLayout
-) -> list[Tensor]:
+    queue_scores: QueueScores, sources: list[list[Tensor]]
+) -> list[Tensor] | list[ScoredRows]:
+    """What the queue adds to every head and assignment crop, head by head."""
     one = isinstance(queue_scores, Tensor)
     queues = [queue_scores] if one else list(queue_scores)
-    num_assign = len(layout.crops_for_assign)
-    wanted = [f"({num_assign}, L, {S.shape[1]})" for S in heads]
-    fits = len(queues) == len(heads) and all(
-        queue.ndim == 3
-        and queue.shape[0] == num_assign
-        and queue.shape[2] == S.shape[1]
-        for queue, S in zip(queues, heads, strict=True)
-    )
-    if not fits:
+    wanted = [(len(of_head), of_head[0].shape[1]) for of_head in sources]
+    found = [_crops_and_width(queue) for queue in queues]
+    if found != wanted:
+        shapes = [f"({A}, L, {K})" for A, K in wanted]
+        got = [tuple(q.shape) if isinstance(q, Tensor) else q for q in queues]
         raise ValueError(
-            f"queue_scores have shapes {[tuple(q.shape) for q in queues]}; wanted "
-            f"{wanted}: assignment crops, queue length, prototypes of each head."
+            f"queue_scores have shapes {got}; wanted "
+            f"{shapes}: assignment crops, queue length, prototypes of each head."
         )
-    return queues
+    return [rows for queue in queues for rows in queue]  # pyright: ignore
+
+
+def _crops_and_width(queue: Tensor | Sequence[ScoredRows]) -> tuple[int, int] | None:
+    """A and K of a head's queue; None where it has another form."""
+    if isinstance(queue, Tensor):
+        return (queue.shape[0], queue.shape[2]) if queue.ndim == 3 else None
+    widths = {rows.prototypes.shape[0] for rows in queue}
+    return (len(queue), widths.pop()) if len(widths) == 1 else None

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from vissl_swav.core.collective import LOCAL, Collective
 from vissl_swav.core.crops import CROPS_FOR_ASSIGN, CropLayout
-from vissl_swav.core.feature_queue import FeatureQueue
+from vissl_swav.core.feature_queue import QUEUE_DTYPES, FeatureQueue
+from vissl_swav.core.scored_rows import ScoredRows
 from vissl_swav.core.sinkhorn import EPSILON, NUM_ITERATIONS
 from vissl_swav.core.swapped_prediction import TEMPERATURE, swapped_prediction_loss
 
@@ -24,6 +25,11 @@ class SwAV(nn.Module):
     Per training step, in this order: `loss = swav(S_per_head, queue_scores=...)`, then
     `swav.finish_step(Z)`. The queue's scores come from `swav.score_queue(prototypes)`,
     which is None until the queue is full.
+
+    With a momentum encoder (`core.momentum`), codes and queue are the encoder's: it
+    sees the assignment crops alone, and gives Z' (A * B, D) and S' (A * B, K), crop by
+    crop. Then `loss = swav(S_per_head, code_scores=S'_per_head, queue_scores=...)` and
+    `swav.finish_step(Z', of_assignment_crops=True)`.
 
     Args:
         num_crops: V.
@@ -38,6 +44,7 @@ class SwAV(nn.Module):
         queue_length: rows of the queue on this process; 0 for none. The paper's runs at
             batch 256 hold 3840 over all processes.
         queue_start_step: training step at which *filling* begins; used once full.
+        queue_dtype: of the stored features: "float32", "float16" or "bfloat16".
     """
 
     num_steps: Tensor
@@ -56,6 +63,7 @@ class SwAV(nn.Module):
         hard_codes_steps: int = 0,
         queue_length: int = 0,
         queue_start_step: int = 0,
+        queue_dtype: str = "float32",
     ):
         super().__init__()
         self.layout = CropLayout(num_crops, crops_for_assign)
@@ -64,12 +72,17 @@ class SwAV(nn.Module):
         self.num_iterations = num_iterations
         self.hard_codes, self.hard_codes_steps = hard_codes, hard_codes_steps
         self.queue_start_step = queue_start_step
+        if queue_dtype not in QUEUE_DTYPES:
+            raise ValueError(
+                f"queue_dtype is {queue_dtype!r}; wanted one of {sorted(QUEUE_DTYPES)}."
+            )
         self.queue = None
         if queue_length > 0:
             self.queue = FeatureQueue(
                 num_assign_crops=len(self.layout.crops_for_assign),
                 length=queue_length,
                 dim=embedding_dim,
+                dtype=QUEUE_DTYPES[queue_dtype],
             )
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.long))
         self._num_steps = 0  # Mirror of the buffer: no step waits for the device.
@@ -78,7 +91,8 @@ class SwAV(nn.Module):
         self,
         scores: Sequence[Tensor],
         *,
-        queue_scores: Sequence[Tensor] | None = None,
+        queue_scores: Sequence[Tensor] | Sequence[Sequence[ScoredRows]] | None = None,
+        code_scores: Sequence[Tensor] | None = None,
         collective: Collective = LOCAL,
     ) -> Tensor:
         """The loss of this step, a scalar (see `swapped_prediction_loss`)."""
@@ -91,22 +105,49 @@ class SwAV(nn.Module):
             epsilon=self.epsilon,
             num_iterations=self.num_iterations,
             queue_scores=queue_scores,
+            code_scores=code_scores,
             hard_codes=hard,
             collective=collective,
         )
 
-    def score_queue(self, prototypes: Sequence[Tensor]) -> list[Tensor] | None:
-        """(A, L, K) per head with today's prototypes (K, D); None while not full."""
+    def score_queue(
+        self, prototypes: Sequence[Tensor]
+    ) -> list[Tensor] | list[list[ScoredRows]] | None:
+        """(A, L, K) per head with today's prototypes (K, D); None while not full.
+
+        Of a queue that is too long to be scored at once, the rows to be scored.
+        """
         if self.queue is None or not self.queue.is_full:
             return None
-        return [self.queue.score(weight) for weight in prototypes]
+        rows = [self.queue.rows(weight) for weight in prototypes]
+        if all(of_crop.fit_at_once for of_head in rows for of_crop in of_head):
+            return [self.queue.score(weight) for weight in prototypes]
+        return rows
 
-    def finish_step(self, features: Tensor) -> None:
-        """Counts a training step and stores its features Z (V * B, D)."""
+    def finish_step(
+        self, features: Tensor, *, of_assignment_crops: bool = False
+    ) -> None:
+        """Counts a training step and stores its features.
+
+        Args:
+            features: Z (V * B, D) of all crops.
+            of_assignment_crops: they are (A * B, D), of the assignment crops alone.
+        """
         if self.queue is not None and self._num_steps >= self.queue_start_step:
-            self.queue.push(self.layout.assignment_rows(features.detach()))
+            rows = features.detach()
+            if of_assignment_crops:
+                num_assign = len(self.layout.crops_for_assign)
+                rows = rows.reshape(num_assign, -1, rows.shape[-1])
+            else:
+                rows = self.layout.assignment_rows(rows)
+            self.queue.push(rows)
         self._num_steps += 1
         self.num_steps.fill_(self._num_steps)
+
+    @property
+    def steps_finished(self) -> int:
+        """Training steps so far; no wait for the device."""
+        return self._num_steps
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore

@@ -18,6 +18,7 @@ from vissl_swav.host.clustering_hook import ClusteringHook
 from vissl_swav.host.data_hook import DataHook
 from vissl_swav.host.health_hook import HealthHook
 from vissl_swav.host.metrics_hook import MetricsHook
+from vissl_swav.host.momentum_hook import MomentumHook
 from vissl_swav.host.nonfinite_hook import NonFiniteHook
 from vissl_swav.host.preemption_hook import PreemptionHook
 from vissl_swav.host.prototypes_hook import PrototypesHook
@@ -39,6 +40,8 @@ def hooks_of(cfg: Any) -> list[ClassyHook]:
         if settings.has_prototypes(cfg):
             state = ClusteringHook() if settings.clusters(cfg) else QueueHook()
             hooks += [state, PrototypesHook()]
+        if settings.follows_by_momentum(cfg):
+            hooks.append(MomentumHook())
         if health_settings.watches_health(cfg):
             hooks += [NonFiniteHook(), HealthHook()]
     if settings.measures_data(cfg):

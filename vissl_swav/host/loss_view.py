@@ -5,8 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vissl_swav.core.collective import Collective
 from vissl_swav.core.crops import CropLayout
 from vissl_swav.core.feature_queue import FeatureQueue
+from vissl_swav.core.scored_rows import ScoredRows
+from vissl_swav.core.sinkhorn import balanced_codes
 from vissl_swav.core.swav import SwAV
 from vissl_swav.host.task_view import TaskView
 
@@ -54,23 +57,48 @@ class LossView:
         """Whether the step's codes were found with the queue; equal on all ranks."""
         return getattr(self._loss, "queue_scores", None) is not None
 
-    def sinkhorn_problem(self) -> tuple[Tensor, dict[str, Any]] | None:
-        """Scores (B + L, K) of the first assignment crop and head, and the settings.
+    @property
+    def code_output(self) -> list[Tensor]:
+        """What a momentum encoder gave for the assignment crops; empty without one."""
+        return getattr(self._loss, "code_output", None) or []
+
+    @property
+    def code_features(self) -> Tensor:
+        """Z (B, D) of the first assignment crop, by the encoder that gives codes."""
+        return self._of_first_crop(0)
+
+    def codes(self, collective: Collective) -> Tensor | None:
+        """Q (B, K) of the first assignment crop and head, as the loss found them.
 
         None where labels take the place of codes.
         """
         method = self._method
         if not isinstance(method, SwAV):
             return None
-        scores = self.layout.split(self.outputs[1].detach())
-        rows = scores[self.layout.crops_for_assign[0]]
+        rows, more = self._of_first_crop(1), []
         if self.queue_in_use:
-            rows = torch.cat([rows, self._loss.queue_scores[0][0].to(rows.dtype)])
-        return rows, {
-            "epsilon": method.epsilon,
-            "num_iterations": method.num_iterations,
-            "hard": method.hard_codes,
-        }
+            queue = self._loss.queue_scores[0][0]
+            if isinstance(queue, ScoredRows):
+                more = [queue]
+            else:
+                rows = torch.cat([rows, queue.to(rows.dtype)])
+        codes, _ = balanced_codes(
+            [rows],
+            epsilon=method.epsilon,
+            num_iterations=method.num_iterations,
+            hard=method.hard_codes,
+            collective=collective,
+            more_rows=more,
+        )
+        return codes[0][: self.num_samples]
+
+    def _of_first_crop(self, output: int) -> Tensor:
+        """Rows of the first assignment crop of an output that gives codes."""
+        if self.code_output:
+            # The encoder has seen the assignment crops alone.
+            return self.code_output[output].detach()[: self.num_samples]
+        of_crops = self.layout.split(self.outputs[output].detach())
+        return of_crops[self.layout.crops_for_assign[0]]
 
     @property
     def _method(self) -> Any:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from vissl_swav.backends.torch_collective import collective
-from vissl_swav.core.sinkhorn import balanced_codes
 from vissl_swav.health import nonfinite
 from vissl_swav.host.loss_view import LossView
 from vissl_swav.host.task_view import TaskView
@@ -62,7 +61,8 @@ def where(view: TaskView, step: int) -> str:
 
 def _first(view: TaskView) -> tuple[int, str]:
     """Number of the stage, and the tensor; every rank does the same work."""
-    module, codes = _first_bad_module(view), _codes(view)
+    module = _first_bad_module(view)
+    codes = LossView(view).codes(collective())
     before = nonfinite.first_bad(_before_the_model(view))
     if before is not None:
         stage = "parameters" if before[0].startswith("weight") else "crops"
@@ -125,16 +125,12 @@ def _after_the_model(
     yield "embeddings", embeddings
     for head, S in enumerate(scores):
         yield f"scores of prototype head {head}", S
+    for what, tensor in zip(
+        ("embeddings", "scores"), LossView(view).code_output, strict=False
+    ):
+        yield f"{what} of the momentum encoder", tensor
     if codes is not None:
         yield "codes", codes
-
-
-def _codes(view: TaskView) -> Tensor | None:
-    problem = LossView(view).sinkhorn_problem()
-    if problem is None:
-        return None
-    scores, arguments = problem
-    return balanced_codes([scores], collective=collective(), **arguments)[0][0]
 
 
 def _write(view: TaskView, message: str) -> Path:

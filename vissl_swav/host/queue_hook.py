@@ -31,7 +31,7 @@ class QueueHook(ClassyHook):
     def on_forward(self, task: Any) -> None:
         """Scores all rows of a full queue; a queue that is not full is not used."""
         view = TaskView(task)
-        view.loss.queue_scores = view.loss.swav.score_queue(view.prototypes())
+        view.loss.queue_scores = view.loss.swav.score_queue(view.code_prototypes())
 
     def on_step(self, task: Any) -> None:
         """Before the host's checkpoint in mid-epoch: every rank's queue goes along."""

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from vissl_swav.backends.torch_collective import collective
-from vissl_swav.core.sinkhorn import balanced_codes
 from vissl_swav.health import monitors
 from vissl_swav.host.loss_view import LossView
 from vissl_swav.host.task_view import TaskView
@@ -62,7 +61,7 @@ class StepMonitor:
         first = layout.crops_for_assign[0]
         Z = layout.split(of_loss.outputs[0])[first].float()
         sums = [monitors.sums_of_features(Z)]
-        codes = self._codes(of_loss)
+        codes = of_loss.codes(ranks)
         if codes is not None:
             sums.append(monitors.sums_of_codes(codes))
         counts = [*self._counts, self._labels]
@@ -80,7 +79,7 @@ class StepMonitor:
         if codes is not None:
             entropy, of_mean = monitors.code_entropies(parts.pop(0))
             found |= {"code_entropy": entropy, "mean_code_entropy": of_mean}
-        found |= self._queue(of_loss, Z)
+        found |= self._queue(of_loss)
         of_labels = parts.pop() if self._labels is not None else None
         figures = _as_floats(found)
         self._close_window(parts, of_labels, of_loss)
@@ -101,20 +100,12 @@ class StepMonitor:
             self._window["label_entropy"] = float(entropy)
         self._counts, self._labels, self._rows = [], None, 0
 
-    def _codes(self, of_loss: LossView) -> Tensor | None:
-        """The codes of the first assignment crop, as the loss found them."""
-        problem = of_loss.sinkhorn_problem()
-        if problem is None:
-            return None
-        scores, arguments = problem
-        codes, _ = balanced_codes([scores], collective=collective(), **arguments)
-        return codes[0][: of_loss.num_samples]
-
     @staticmethod
-    def _queue(of_loss: LossView, Z: Tensor) -> dict[str, Any]:
+    def _queue(of_loss: LossView) -> dict[str, Any]:
         queue = of_loss.queue
         if queue is None or not of_loss.queue_in_use:
             return {}
+        Z = of_loss.code_features.float()
         found: dict[str, Any] = {"queue_age": queue.length / len(Z)}
         rows = min(len(Z), (queue.length - len(Z)) // 2)
         if rows > 0:

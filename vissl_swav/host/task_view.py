@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vissl_swav.core.crops import CropLayout
 from vissl_swav.host import settings
 
 _NAN_CHECKS = ("LogLossMetricsCheckpointHook", "CheckNanModelOutputHook")
@@ -89,6 +90,13 @@ class TaskView:
         images = self._task.last_batch.sample["input"]
         return list(images) if isinstance(images, (list, tuple)) else [images]
 
+    def crops_of(self, layout: CropLayout) -> Tensor | list[Tensor]:
+        """The step's assignment crops alone, in the form that the model takes."""
+        images = self._task.last_batch.sample["input"]
+        if isinstance(images, (list, tuple)):
+            return [images[crop] for crop in layout.crops_for_assign]
+        return layout.assignment_rows(images).flatten(0, 1)
+
     @property
     def learning_rate(self) -> float:
         """Learning rate of the first parameter group."""
@@ -149,6 +157,11 @@ class TaskView:
     def model(self) -> nn.Module:
         """The model as the host runs it, wrapped where there are several ranks."""
         return self._task.model
+
+    @property
+    def unwrapped(self) -> nn.Module:
+        """The model without what DDP wraps around it."""
+        return self._task.base_model
 
     @property
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
@@ -257,15 +270,24 @@ class TaskView:
         )
         return index, valid > 0
 
-    def prototypes(self) -> list[nn.Parameter]:
-        """Weights (K, D) of every prototype head, unwrapped from DDP."""
-        head: Any = self._task.base_model.heads[0]
+    def prototypes(self, model: nn.Module | None = None) -> list[nn.Parameter]:
+        """Weights (K, D) of every prototype head, unwrapped from DDP.
+
+        Args:
+            model: a copy of the run's model; None for the model itself.
+        """
+        of_model: Any = self._task.base_model if model is None else model
+        head: Any = of_model.heads[0]
         if isinstance(head, nn.Sequential):
             head = head[-1]
         return [
             getattr(head, f"prototypes{index}").weight
             for index in range(getattr(head, "nmb_heads", 0))
         ]
+
+    def code_prototypes(self) -> list[nn.Parameter]:
+        """The prototypes that give codes: a momentum encoder's where the loss says."""
+        return self.prototypes(getattr(self.loss, "code_encoder", None))
 
 
 def _nothing(task: Any) -> None:

@@ -23,6 +23,7 @@ from vissl_swav.host.settings.data import (
 from vissl_swav.host.settings.loss import (
     clusters,
     contrast,
+    follows_by_momentum,
     has_prototypes,
     infer,
     is_ours,
@@ -39,6 +40,7 @@ from vissl_swav.host.settings.losses import (
     SELA_V2,
     SIMCLR_MULTICROP,
     SWAV,
+    SWAV_MOMENTUM,
     loss_arguments,
 )
 from vissl_swav.host.settings.parts import (
@@ -76,6 +78,7 @@ __all__ = [
     "SMALL_RESNET_DEPTHS",
     "SOURCE_NAME",
     "SWAV",
+    "SWAV_MOMENTUM",
     "TRAIN_STEP_NAME",
     "TRANSFORM_NAME",
     "RunFacts",
@@ -90,6 +93,7 @@ __all__ = [
     "contrast",
     "crops_on_device",
     "data_path",
+    "follows_by_momentum",
     "loader_settings",
     "measures_data",
     "has_prototypes",

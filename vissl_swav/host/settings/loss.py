@@ -21,6 +21,7 @@ from vissl_swav.host.settings.losses import (
     LOSSES,
     SIMCLR_MULTICROP,
     SWAV,
+    SWAV_MOMENTUM,
     LossKeys,
 )
 from vissl_swav.host.settings.schedule import Schedule, schedule_of
@@ -42,6 +43,11 @@ def clusters(cfg: Any) -> bool:
 def has_prototypes(cfg: Any) -> bool:
     """Whether the run's loss is ours and scores prototypes."""
     return is_ours(cfg) and LOSSES[cfg.LOSS["name"]].has_prototypes
+
+
+def follows_by_momentum(cfg: Any) -> bool:
+    """Whether the run's loss takes its codes from a momentum encoder."""
+    return cfg.LOSS["name"] == SWAV_MOMENTUM
 
 
 def loss_settings(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -94,7 +100,7 @@ def infer(cfg: Any) -> Any:
         head = parts.projection_head(cfg)
     inferred["embedding_dim"] = head["dims"][-1]
     if "queue_length" in settings:
-        total, local = _queue_rows(settings["queue_length"], cfg)
+        total, local = _queue_rows(settings["queue_length"], cfg, loss.name)
         settings["queue_length"] = total
         inferred["queue_length_per_rank"] = local
     for key, value in inferred.items():
@@ -136,7 +142,8 @@ def loss_bounds(cfg: Mapping[str, Any]) -> tuple[float, float]:
     if found is not None:
         return found.ceiling, found.floor
     counts = loss["num_prototypes"]
-    if cfg["LOSS"]["name"] != SWAV or loss["hard_codes"] or loss["hard_codes_steps"]:
+    has_soft_codes = cfg["LOSS"]["name"] in (SWAV, SWAV_MOMENTUM)
+    if not has_soft_codes or loss["hard_codes"] or loss["hard_codes_steps"]:
         return loss_ceiling(counts), 0.0
     samples = _global_batch(cfg) + loss["queue_length"]
     return loss_ceiling(counts), loss_floor(counts, samples)
@@ -221,17 +228,17 @@ def _set_inferred(
     settings[key] = value
 
 
-def _queue_rows(total: int, cfg: Any) -> tuple[int, int]:
+def _queue_rows(total: int, cfg: Any, name: str) -> tuple[int, int]:
     """Queue rows over all ranks, a multiple of the global batch, and of one rank."""
     if total < 0:
-        raise StartError(f"config.LOSS.{SWAV}.queue_length is {total}; wanted >= 0.")
+        raise StartError(f"config.LOSS.{name}.queue_length is {total}; wanted >= 0.")
     batch = cfg.DATA.TRAIN.BATCHSIZE_PER_REPLICA * world_size(cfg)
     rounded = total - total % batch
     if total and not rounded:
         raise StartError(
-            f"config.LOSS.{SWAV}.queue_length is {total}, less than one global "
+            f"config.LOSS.{name}.queue_length is {total}, less than one global "
             f"batch of {batch}; give a multiple of it (the paper: 15 batches), or 0.",
-            key=f"config.LOSS.{SWAV}.queue_length",
+            key=f"config.LOSS.{name}.queue_length",
         )
     if rounded != total:
         logging.info(f"vissl_swav: queue_length {total} rounded down to {rounded}")

@@ -111,6 +111,12 @@ def build(loss: LossKeys, settings: dict[str, Any]) -> None:
                 f"{where}.{key} is {settings[key]}; wanted > 0 (the paper: {paper}).",
                 key=f"{where}.{key}",
             )
+    for key in ("momentum", "momentum_end"):
+        if not 0 <= settings.get(key, 0) <= 1:
+            raise StartError(
+                f"{where}.{key} is {settings[key]}; wanted 0 to 1 (DINO: 0.996 to 1).",
+                key=f"{where}.{key}",
+            )
     if settings["num_crops"] < loss.least_crops:
         raise StartError(
             f"{where} has num_crops {settings['num_crops']}; wanted >= "

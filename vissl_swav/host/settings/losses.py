@@ -11,13 +11,14 @@ from typing import Any
 
 from vissl_swav.backends.nearest import choose
 from vissl_swav.core.deepcluster_v2 import DeepClusterV2
+from vissl_swav.core.momentum import MOMENTUM, MOMENTUM_END
 from vissl_swav.core.sela_v2 import SeLaV2
 from vissl_swav.core.simclr_multicrop import SimCLRMultiCrop
 from vissl_swav.core.swav import SwAV
 from vissl_swav.host.errors import StartError
 
 SWAV, DEEPCLUSTER_V2, SELA_V2 = "swav", "deepcluster_v2", "sela_v2"
-SIMCLR_MULTICROP = "simclr_multicrop"
+SIMCLR_MULTICROP, SWAV_MOMENTUM = "simclr_multicrop", "swav_momentum"
 NEAREST_CHOICES = ("auto", "torch", "faiss", "flash")
 
 _FREEZE: dict[str, Any] = {
@@ -26,6 +27,11 @@ _FREEZE: dict[str, Any] = {
     "trainable_prototypes": True,
 }
 _CYCLE: dict[str, Any] = {"assign_every_epochs": 1}
+_MOMENTUM: dict[str, Any] = {
+    "momentum": MOMENTUM,
+    "momentum_end": MOMENTUM_END,
+    "momentum_prototypes": True,
+}
 _SHAPES = ("num_crops", "num_prototypes", "embedding_dim")
 # Core arguments that a config cannot give: an object, and what the host's data says.
 _NOT_KEYS = ("nearest", "num_images")
@@ -85,6 +91,13 @@ LOSSES: dict[str, LossKeys] = {
             SWAV,
             SwAV,
             {"queue_start_epoch": None, **_FREEZE},
+            inferred=(*_SHAPES, "queue_length_per_rank"),
+            least_crops=2,
+        ),
+        LossKeys(
+            SWAV_MOMENTUM,
+            SwAV,
+            {"queue_start_epoch": None, **_MOMENTUM, **_FREEZE},
             inferred=(*_SHAPES, "queue_length_per_rank"),
             least_crops=2,
         ),

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from vissl_swav.core.momentum import momentum_at
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -14,6 +16,14 @@ class Schedule:
     freeze_prototypes_steps: int | None = None
     trainable_prototypes: bool = False
     assign_every_epochs: int = 1
+    momentum: float = 0.0
+    momentum_end: float = 0.0
+
+    def momentum_of(self, step: int, num_steps: int) -> float:
+        """Momentum of the encoder that gives the codes, at a step of the run."""
+        return momentum_at(
+            step, num_steps=num_steps, start=self.momentum, end=self.momentum_end
+        )
 
     def queue_start(self, steps_per_epoch: int) -> int:
         """Training step at which the queue begins to fill."""
