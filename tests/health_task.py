@@ -126,6 +126,42 @@ class Task:
         self.run("on_step")
 
 
+def momentum_task(folder, *, queue=0, task=Task, **keys):
+    """A task with the loss `swav_momentum`."""
+    from vissl_swav.host.swav_loss import SwAVMomentumPrediction
+
+    cfg = config(queue=queue)
+    momentum = {
+        "momentum": 0.996,
+        "momentum_end": keys.get("momentum", 1.0),
+        "momentum_prototypes": True,
+    }
+    loss = Config({**cfg.LOSS.swav, **momentum, **keys})
+    cfg["LOSS"] = Config({"name": "swav_momentum", "swav_momentum": loss})
+    cfg.LOSS["swav"] = loss
+    cfg.CHECKPOINT["CHECKPOINT_FREQUENCY"] = 50
+    made = task(folder, cfg)
+    made.base_loss = SwAVMomentumPrediction.from_config(loss)
+    return made
+
+
+def momentum_on_ranks(rank, world, folder):
+    """Two steps on images of the rank's own, no step of the student's weights."""
+    vissl_swav.compat.apply()
+    from vissl_swav.host.momentum_hook import MomentumHook
+
+    task = momentum_task(folder, momentum=0.9)
+    norm = nn.BatchNorm1d(6)
+    task.model.trunk.append(norm)
+    started(task, MomentumHook())
+    task.sgd.param_groups[0]["lr"] = 0.0
+    for step in range(2):
+        task.step(images_of(rank, world, step))
+    seen = task.base_loss.encoder.trunk[-1].running_mean.clone()
+    task.run("on_phase_end")
+    return dict(task.base_loss.encoder.state_dict()), seen
+
+
 def started(task, *hooks):
     task.hooks = list(hooks)
     task.run("on_start")

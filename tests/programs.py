@@ -5,6 +5,7 @@ import torch
 from vissl_swav.backends.torch_collective import TorchCollective, collective
 from vissl_swav.core.feature_queue import FeatureQueue
 from vissl_swav.core.kmeans import spherical_kmeans, spherical_kmeans_of_heads
+from vissl_swav.core.scored_rows import ScoredRows
 from vissl_swav.core.simclr_multicrop import simclr_multicrop_loss
 from vissl_swav.core.sinkhorn import sinkhorn
 from vissl_swav.core.swapped_prediction import swapped_prediction_loss
@@ -56,6 +57,26 @@ def queue_losses_of_shard(rank, world_size, features, prototypes, settings, leng
         queue.push(Z.reshape(num_crops, -1, Z.shape[1])[:2])
         losses.append(loss)
     return torch.stack(losses)
+
+
+def chunked_step(collective, shards, settings):
+    """Loss and gradient of a rank whose queue is scored in chunks."""
+    scores, codes, queues, C = shards[collective.rank]
+    scores = scores.clone().requires_grad_()
+    rows = [ScoredRows(Z, C, bytes_at_once=3 * 8 * len(C)) for Z in queues]
+    loss = swapped_prediction_loss(
+        scores,
+        code_scores=codes,
+        queue_scores=[rows],
+        collective=collective,
+        **settings,
+    )
+    loss.backward()
+    return loss.detach(), scores.grad
+
+
+def chunked_step_of_rank(rank, world_size, shards, settings):
+    return chunked_step(collective(), shards, settings)
 
 
 def uneven_gather(rank, world_size):

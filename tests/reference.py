@@ -48,6 +48,46 @@ def swav_loss(scores, num_crops, crops_for_assign, temperature, codes):
     return total / len(crops_for_assign)
 
 
+def momentum_average(target, source, momentum):
+    """Thesis, section 5.2: theta_t <- m theta_t + (1 - m) theta_s, entry by entry."""
+    T, S = (np.asarray(array, dtype=np.float64) for array in (target, source))
+    average = np.empty_like(T)
+    for place in np.ndindex(T.shape):
+        average[place] = momentum * T[place] + (1 - momentum) * S[place]
+    return average
+
+
+def unit_rows(rows):
+    """Each row over its length."""
+    rows = np.asarray(rows, dtype=np.float64)
+    lengths = [math.sqrt(sum(value * value for value in row)) for row in rows]
+    return np.array([row / n for row, n in zip(rows, lengths, strict=True)])
+
+
+def momentum_swav_loss(
+    student, teacher, images, queues, *, num_crops, crops_for_assign, of_student=False
+):
+    """A step of SwAV with a momentum encoder, both linear: (weight, prototypes).
+
+    `images` (V * B, ...) crop-major; `queues` a list of rows for each assignment crop,
+    to which the teacher's features of this step are added at the end. Codes with the
+    teacher's prototypes, or the student's.
+    """
+    B = len(images) // num_crops
+    scores = unit_rows(np.asarray(images) @ student[0].T) @ student[1].T
+    prototypes = student[1] if of_student else teacher[1]
+    codes, fresh = [], []
+    for queue, crop in zip(queues, crops_for_assign, strict=True):
+        Z = unit_rows(np.asarray(images)[crop * B : (crop + 1) * B] @ teacher[0].T)
+        full = queue.maxlen == len(queue)
+        rows = np.array([*Z, *(queue if full else [])])
+        codes.append(sinkhorn_codes(rows @ prototypes.T, 0.05, 3)[:B])
+        fresh.append(Z)
+    for queue, Z in zip(queues, fresh, strict=True):
+        queue.extend(Z)
+    return swav_loss(scores, num_crops, crops_for_assign, 0.1, codes)
+
+
 def spherical_kmeans(features, centroids, num_iterations):
     """Eq. 11 by loops; an empty cluster keeps its centroid.
 

@@ -11,6 +11,7 @@ CONFIGS = {
     "pretrain/vision_transformer/swav/deit_b_2nodes": "swav",
     "pretrain/vision_transformer/swav/convit_s_2nodes": "swav",
     "pretrain/vision_transformer/swav/convit_b_2nodes": "swav",
+    "test/integration_test/quick_swav_momentum": "swav_momentum",
 }
 SWAV = "config=pretrain/swav/swav_8node_resnet"
 OVERLAYS = [
@@ -48,7 +49,7 @@ def test_every_config_of_the_host(composed, name):
     config = composed(f"config={name}", "--ours")
     assert config.LOSS.name == CONFIGS[name]
     settings = config.LOSS[config.LOSS.name]
-    assert settings.temperature == 0.1 and settings.num_crops in (2, 4, 8)
+    assert settings.temperature == 0.1 and settings.num_crops in (2, 4, 6, 8)
     assert settings.embedding_dim == 128
 
 
@@ -71,6 +72,17 @@ def test_with_the_hosts_overlays(composed, overlay):
     assert config.LOSS.name == "swav"
     expected = config.MODEL.HEAD.PARAMS[0][1]["num_clusters"]
     assert list(config.LOSS.swav.num_prototypes) == list(expected)
+
+
+def test_swav_momentum_in_full(composed, caplog):
+    caplog.set_level("INFO")
+    queue = "config.LOSS.swav_momentum_loss.queue.queue_length=64"
+    config = composed(f"config={list(CONFIGS)[-1]}", queue, "--ours")
+    ours = config.LOSS.swav_momentum
+    assert (ours.momentum, ours.momentum_end, ours.queue_length) == (0.99, 0.99, 64)
+    assert (ours.temperature, ours.epsilon, ours.num_crops) == (0.1, 0.05, 6)
+    assert ours.freeze_prototypes_steps == 313 and ours.momentum_prototypes is True
+    assert "momentum_eval_mode_iter_start: not taken" in caplog.text
 
 
 def test_deepcluster_v2_in_full(composed):

@@ -10,11 +10,15 @@ from typing import Any, NamedTuple
 
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings.data import COLLATOR_NAME
-from vissl_swav.host.settings.losses import DEEPCLUSTER_V2, SWAV
+from vissl_swav.host.settings.losses import DEEPCLUSTER_V2, SWAV, SWAV_MOMENTUM
 from vissl_swav.host.settings.parts import TRANSFORM_NAME
 
 FLAG = "--ours"
-_HOSTS = {"swav_loss": SWAV, "deepclusterv2_loss": DEEPCLUSTER_V2}
+_HOSTS = {
+    "swav_loss": SWAV,
+    "swav_momentum_loss": SWAV_MOMENTUM,
+    "deepclusterv2_loss": DEEPCLUSTER_V2,
+}
 _COLLATOR = "multicrop_collator"
 _PROTOTYPES = "prototypes"
 
@@ -50,18 +54,21 @@ def translate(cfg: Mapping[str, Any]) -> Translation:
     ours = _HOSTS[name]
     found = Translation([f"config.LOSS.name={ours}"], [f"loss {name} -> {ours}"])
     section = cfg["LOSS"][name]
-    if ours == SWAV:
-        _swav(cfg, section, found)
-    else:
+    if ours == DEEPCLUSTER_V2:
         _deepcluster_v2(cfg, section, found)
+    else:
+        _swav(cfg, section, ours, found)
+    if ours == SWAV_MOMENTUM:
+        _momentum(section, found)
     _transforms(cfg["DATA"]["TRAIN"], found)
     return found
 
 
-def _swav(cfg: Any, section: Any, found: Translation) -> None:
+def _swav(cfg: Any, section: Any, ours: str, found: Translation) -> None:
+    name = cfg["LOSS"]["name"]
     if not section["normalize_last_layer"]:
         raise StartError(
-            "config.LOSS.swav_loss.normalize_last_layer is false; our prototypes "
+            f"config.LOSS.{name}.normalize_last_layer is false; our prototypes "
             "always have unit rows, as the paper's. Leave the key out."
         )
     queue = section["queue"]
@@ -72,20 +79,32 @@ def _swav(cfg: Any, section: Any, found: Translation) -> None:
         ("crops_for_assign", "crops_for_assign"),
         ("temp_hard_assignment_iters", "hard_codes_steps"),
     ):
-        _take(found, f"swav_loss.{theirs}", SWAV, mine, section[theirs])
+        if theirs in section:
+            _take(found, f"{name}.{theirs}", ours, mine, section[theirs])
     if queue["queue_length"]:
         length, start = queue["queue_length"], queue["start_iter"]
-        _take(found, "swav_loss.queue.queue_length", SWAV, "queue_length", length)
-        _take(found, "swav_loss.queue.start_iter", SWAV, "queue_start_step", start)
+        _take(found, f"{name}.queue.queue_length", ours, "queue_length", length)
+        _take(found, f"{name}.queue.start_iter", ours, "queue_start_step", start)
     if section["use_double_precision"]:
         found.said.append(
-            "swav_loss.use_double_precision: not needed, our Sinkhorn is in the log "
+            f"{name}.use_double_precision: not needed, our Sinkhorn is in the log "
             "domain"
         )
-    _freeze(cfg["MODEL"], found)
+    _freeze(cfg["MODEL"], ours, found)
 
 
-def _freeze(model: Any, found: Translation) -> None:
+def _momentum(section: Any, found: Translation) -> None:
+    """The host's momentum is constant, and its encoder may be in eval mode."""
+    name, momentum = "swav_momentum_loss", section["momentum"]
+    for mine in ("momentum", "momentum_end"):
+        _take(found, f"{name}.momentum", SWAV_MOMENTUM, mine, momentum)
+    found.said.append(
+        f"{name}.momentum_eval_mode_iter_start: not taken, the batch norm of our "
+        "momentum encoder works on the batch in every step, as the model's"
+    )
+
+
+def _freeze(model: Any, ours: str, found: Translation) -> None:
     """The host's map of frozen prototypes as our key; other entries stay."""
     entries = model.get("TEMP_FROZEN_PARAMS_ITER_MAP") or []
     steps = [int(count) for key, count in entries if _PROTOTYPES in key]
@@ -94,7 +113,7 @@ def _freeze(model: Any, found: Translation) -> None:
     rest = [[key, count] for key, count in entries if _PROTOTYPES not in key]
     found.overrides.append(f"config.MODEL.TEMP_FROZEN_PARAMS_ITER_MAP={_text(rest)}")
     key = "MODEL.TEMP_FROZEN_PARAMS_ITER_MAP"
-    _take(found, key, SWAV, "freeze_prototypes_steps", max(steps))
+    _take(found, key, ours, "freeze_prototypes_steps", max(steps))
 
 
 def _deepcluster_v2(cfg: Any, section: Any, found: Translation) -> None:
