@@ -7,7 +7,7 @@ from pathlib import Path
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PLACEHOLDERS = {"N": "0", "C": "7", "PATH": "images", "CHECKPOINT": "weights.torch"}
 _WORDS = ("Source:", "Batch:", "Memory:", "Command", "Expected:", "Measured:")
-METHODS = ("swav", "deepcluster_v2", "sela_v2", "simclr_multicrop")
+METHODS = ("swav", "swav_momentum", "deepcluster_v2", "sela_v2", "simclr_multicrop")
 CLUSTERING = ("deepcluster_v2", "sela_v2")
 
 

@@ -62,7 +62,7 @@ def test_model_loss_hooks_and_optimizer(build, complete, tmp_path):
     assert embeddings.shape == (rows, settings.embedding_dim)
     heads = [(rows, number) for number in settings.get("num_prototypes", [])]
     assert [head.shape for head in scores] == heads
-    if config.LOSS.name == "swav":
+    if config.LOSS.name not in CLUSTERING:
         check_queue(config)
     elif config.LOSS.name in CLUSTERING:
         check_bank_and_labels(config)
@@ -82,10 +82,11 @@ def loss_of(config):
 
 def check_queue(config):
     queue = loss_of(config).swav.queue
-    rows = config.LOSS.swav.queue_length_per_rank
+    settings = config.LOSS[config.LOSS.name]
+    rows = settings.queue_length_per_rank
     assert (queue is None) == (rows == 0)
     if queue is not None:
-        assert queue.features.shape[-2:] == (rows, config.LOSS.swav.embedding_dim)
+        assert queue.features.shape[-2:] == (rows, settings.embedding_dim)
 
 
 def check_bank_and_labels(config):

@@ -69,6 +69,9 @@ RUNS = {
     f"swav/resnet50_400ep {OVER}resnet50_w5": Paper(
         batch=1536, queue=1536, crops=WIDE, top1=78.5
     ),
+    "swav_momentum/resnet50_200ep_batch256_queue65536": Paper(
+        **{**SMALL, "queue": 65_536}, freeze=5005
+    ),
     "deepcluster_v2/resnet50_400ep_2x224": Paper(**THREE, crops=TWO, top1=70.2),
     "deepcluster_v2/resnet50_400ep_2x160_4x96": Paper(
         **THREE, crops=ABLATION, top1=74.3
@@ -181,6 +184,7 @@ def test_loss_and_prototypes(run):
     assert loss.get("crops_for_assign", [0, 1]) == [0, 1]
     own = {
         "swav": {"epsilon": 0.05, "num_iterations": 3, "hard_codes": False},
+        "swav_momentum": {"epsilon": 0.05, "momentum": 0.9995, "momentum_end": 1.0},
         "deepcluster_v2": {"num_iterations": 10, "assign_every_epochs": 1},
         "sela_v2": {"epsilon": 0.05, "num_labels": 1, "assign_every_epochs": 1},
         "simclr_multicrop": {"max_similarities": 2**24},

@@ -231,6 +231,24 @@ def test_swav_scores_a_long_queue_in_chunks_only(monkeypatch):
         swav(scores, queue_scores=rows[:1])
 
 
+def test_a_long_queue_takes_three_chunks_at_most():
+    """Bytes that torch's CPU allocator hands out, beyond those of the batch."""
+    from torch.profiler import ProfilerActivity, profile
+
+    L, wide, chunk = 6000, 400, 512 * 1024
+    C, queue = unit(wide, D, dtype=torch.float32), unit(L, D, dtype=torch.float32)
+    S = unit(B, D, dtype=torch.float32) @ C.t()
+    rows = ScoredRows(queue, C, bytes_at_once=chunk)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as log:
+        balanced_codes([S], epsilon=0.05, num_iterations=3, more_rows=[rows])
+    in_use = peak = 0
+    for event in log.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            in_use += event.nbytes()
+            peak = max(peak, in_use)
+    assert chunk / 2 < peak < 3.2 * chunk < 4 * L * wide / 5
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_queue_in_half_precision(dtype):
     """Half the bytes; codes as those of exact features to three digits."""

@@ -81,6 +81,24 @@ def test_no_codes_have_less_entropy_than_the_floor(samples, prototypes):
         assert float(entropy) < floor + 0.35, "the floor is not merely a lower bound"
 
 
+def test_memory_of_a_momentum_encoder_and_a_long_queue():
+    """MoCo's queue on one process has 786 MB of scores a crop; never all at once."""
+    from vissl_swav.health.plan_table import rows
+
+    queue = {"world_size": 1, "queue_length": 65_536}
+    long = paper(method="swav_momentum", **queue, bytes_per_queue_value=2)
+    told = dict(rows(long, num_parameters=1_000_000))
+    assert told["memory of the momentum encoder"] == "3.8 MiB"
+    assert told["memory of the queue"] == "32.0 MiB"
+    of_batch = 2 * 64 * 8 * 3000 * 4 / 2**20
+    assert told["memory of scores"] == f"{of_batch + 3 * 128:.1f} MiB"
+    short = dict(rows(paper(queue_length=4096), num_parameters=1_000_000))
+    of_queue = 2 * 2 * 1024 * 3000 * 4 / 2**20
+    assert short["memory of scores"] == f"{of_batch + of_queue:.1f} MiB"
+    assert short["memory of the queue"] == "1.0 MiB"
+    assert "memory of the momentum encoder" not in short
+
+
 def test_the_floor_of_heads_is_their_mean():
     assert loss_floor([20, 40], 10) == pytest.approx((math.log(2) + math.log(4)) / 2)
     assert loss_floor([20, 5], 10) == pytest.approx(math.log(2) / 2)

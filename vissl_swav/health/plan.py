@@ -81,6 +81,7 @@ class Plan:
         keeps_bank: whether labels come from a bank of all images, before an epoch.
         bytes_per_bank_value: of the bank's features.
         contrast: what a loss without prototypes compares; None with prototypes.
+        bytes_per_queue_value: of the queue's features.
     """
 
     method: str
@@ -105,6 +106,7 @@ class Plan:
     keeps_bank: bool = False
     bytes_per_bank_value: int = 4
     contrast: Contrast | None = None
+    bytes_per_queue_value: int = 4
 
     @property
     def batch(self) -> int:

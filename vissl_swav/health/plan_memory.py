@@ -5,11 +5,15 @@ What the trunk keeps for its backward pass is not here: it depends on the trunk'
 
 from dataclasses import dataclass
 
+from vissl_swav.core.scored_rows import SCORES_AT_ONCE
+
 _FLOAT32, _INT64, _INT32 = 4, 8, 4
 # Tensors of a parameter's size that an optimizer keeps.
 OPTIMIZER_STATES = {"sgd": 1, "sgd_fsdp": 1, "lars": 1, "adam": 2, "adamw": 2}
 # Bound of the scores that a nearest-centroid step holds at once (`TorchNearest`).
 _NEAREST_SCORES = 128 * 2**20
+# Tensors of a chunk's size in a half step of Sinkhorn (`core.sinkhorn`).
+_CHUNKS_AT_ONCE = 3
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Shapes:
     num_images: int = 0
     world_size: int = 1
     bytes_per_bank_value: int = _FLOAT32
+    bytes_per_queue_value: int = _FLOAT32
 
 
 def model_bytes(num_parameters: int, optimizer: str, momentum: float = 0.9) -> int:
@@ -35,11 +40,24 @@ def model_bytes(num_parameters: int, optimizer: str, momentum: float = 0.9) -> i
     return _FLOAT32 * num_parameters * (2 + states)
 
 
+def encoder_bytes(num_parameters: int) -> int:
+    """Weights of a momentum encoder: no gradient, no state of an optimizer."""
+    return _FLOAT32 * num_parameters
+
+
 def score_bytes(shapes: Shapes) -> int:
-    """Scores of all crops and their gradients; those of the queue; float32."""
+    """Scores of all crops and their gradients; those of the queue; float32.
+
+    A long queue is scored a few rows at a time: a chunk, its exponentials, and what a
+    sum over them takes.
+    """
     rows = shapes.batch_per_process * shapes.num_crops
-    queue = shapes.queue_rows * shapes.num_assign_crops
-    return 2 * _FLOAT32 * sum(shapes.num_prototypes) * (rows + queue)
+    total = sum(shapes.num_prototypes)
+    widest = max(shapes.num_prototypes, default=0)
+    of_queue = 2 * _FLOAT32 * total * shapes.queue_rows * shapes.num_assign_crops
+    if _FLOAT32 * widest * shapes.queue_rows > SCORES_AT_ONCE:
+        of_queue = _CHUNKS_AT_ONCE * SCORES_AT_ONCE
+    return 2 * _FLOAT32 * total * rows + of_queue
 
 
 def similarity_bytes(shapes: Shapes, num_images: int, max_similarities: int) -> int:
@@ -53,9 +71,9 @@ def similarity_bytes(shapes: Shapes, num_images: int, max_similarities: int) -> 
 
 
 def queue_bytes(shapes: Shapes) -> int:
-    """Features of the queue, float32."""
+    """Features of the queue, as they are stored."""
     rows = shapes.queue_rows * shapes.num_assign_crops
-    return _FLOAT32 * rows * shapes.embedding_dim
+    return shapes.bytes_per_queue_value * rows * shapes.embedding_dim
 
 
 def bank_bytes(shapes: Shapes) -> int:

@@ -6,6 +6,7 @@ from vissl_swav.health.plan import RULE_BATCH, RULE_RATE, Contrast, Plan
 from vissl_swav.health.plan_memory import (
     Shapes,
     bank_bytes,
+    encoder_bytes,
     kmeans_bytes,
     model_bytes,
     queue_bytes,
@@ -147,6 +148,9 @@ def _memory_rows(
         size = model_bytes(num_parameters, plan.optimizer, momentum)
         yield "parameters", f"{num_parameters:,}"
         yield "memory of weights, gradients, optimizer", in_words(size)
+        if plan.method == "swav_momentum":
+            of_encoder = in_words(encoder_bytes(num_parameters))
+            yield "memory of the momentum encoder", of_encoder
     if plan.contrast is None:
         yield "memory of scores", in_words(score_bytes(shapes))
     else:
@@ -175,6 +179,7 @@ def shapes_of(plan: Plan) -> Shapes:
         num_images=(plan.num_images or 0) if plan.keeps_bank else 0,
         world_size=plan.world_size,
         bytes_per_bank_value=plan.bytes_per_bank_value,
+        bytes_per_queue_value=plan.bytes_per_queue_value,
     )
 
 

@@ -117,6 +117,7 @@ def shapes(run: settings.RunFacts, num_images: int = 0) -> Shapes:
         num_images=num_images,
         world_size=run.world_size,
         bytes_per_bank_value=run.bytes_per_bank_value,
+        bytes_per_queue_value=run.bytes_per_queue_value,
     )
 
 

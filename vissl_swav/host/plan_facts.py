@@ -78,6 +78,7 @@ def plan_of(cfg: Any, run: settings.RunFacts, num_images: int | None) -> Plan:
         keeps_bank=run.keeps_bank,
         bytes_per_bank_value=run.bytes_per_bank_value,
         contrast=facts.contrast,
+        bytes_per_queue_value=run.bytes_per_queue_value,
     )
 
 

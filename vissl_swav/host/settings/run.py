@@ -48,6 +48,7 @@ class RunFacts:
     num_assign_crops: int
     keeps_bank: bool
     bytes_per_bank_value: int
+    bytes_per_queue_value: int
     checkpoint_folder: str
     # Training phases up to which it goes on from a checkpoint; None: it starts anew.
     resumes_to: int | None
@@ -83,6 +84,7 @@ def run_facts(cfg: Any) -> RunFacts:
         num_assign_crops=len(loss.get("crops_for_assign", [])),
         keeps_bank=clusters(cfg),
         bytes_per_bank_value=4 if loss.get("bank_dtype") == "float32" else 2,
+        bytes_per_queue_value=4 if loss.get("queue_dtype") == "float32" else 2,
         checkpoint_folder=cfg.CHECKPOINT.DIR,
         resumes_to=resumes_to(cfg),
         identity=identity(cfg),

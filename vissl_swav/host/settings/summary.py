@@ -143,6 +143,8 @@ def _codes(cfg: Any) -> str:
         text += f", epsilon {loss['epsilon']:g}"
     if loss.get("queue_length"):
         text += f", queue of {loss['queue_length']} rows"
+    if "momentum_end" in loss:
+        text += f", momentum {loss['momentum']:g} to {loss['momentum_end']:g}"
     return text
 
 
