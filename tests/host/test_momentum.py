@@ -92,6 +92,29 @@ def test_the_checkpoint_holds_the_encoder_and_its_queue(alone):
     torch.testing.assert_close(weight.norm(dim=1), torch.ones(12))
 
 
+def test_the_encoder_goes_out_as_weights(alone, tmp_path, capsys):
+    """`vissl-swav export --momentum`: trunk, head and prototypes, each its own."""
+    from vissl_swav.cli import main
+    from vissl_swav.weights.errors import WeightsError
+    from vissl_swav.weights.loading import load_weights
+
+    source, encoder = alone / "whole" / "checkpoint.torch", encoder_of(alone / "whole")
+    found, model = load_weights(source, momentum=True), load_weights(source)
+    assert found.counts == model.counts and found.layout == "VISSL"
+    named = {k: v for k, v in encoder.items() if k.endswith("conv1.weight")}
+    assert torch.equal(found.trunk["conv1.weight"], next(iter(named.values())))
+    assert not torch.equal(found.trunk["conv1.weight"], model.trunk["conv1.weight"])
+    out = tmp_path / "encoder.torch"
+    to = ["export", str(source), "--momentum", "--part", "all", "-o", str(out), "--to"]
+    assert main([*to, "vissl"]) == 0
+    again = load_weights(out)
+    assert all(torch.equal(again.tensors[k], v) for k, v in found.tensors.items())
+    assert main([*to, "onnx", "--force"]) == 2
+    assert "do not go together" in capsys.readouterr().err
+    with pytest.raises(WeightsError, match="holds no momentum encoder"):
+        load_weights(out, momentum=True)
+
+
 def test_health_and_losses_of_a_run(alone):
     lines = host_runs.lines(alone / "whole")
     losses = torch.tensor([line["loss"] for line in lines])

@@ -169,6 +169,44 @@ def test_health_reads_the_encoders_codes(tmp_path):
     assert {"code_entropy", "queue_age"} <= set(monitor.measure(TaskView(task)))
 
 
+def test_running_statistics_are_those_of_rank_0(tmp_path, monkeypatch):
+    """At the end of a training phase; test phases and checkpoints read them."""
+    from vissl_swav.host import momentum_hook
+
+    class SecondRank:
+        world_size, rank = 2, 1
+
+        @staticmethod
+        def all_gather(tensor):
+            return torch.stack([tensor + 1, tensor])
+
+    task = health_task.momentum_task(tmp_path)
+    task.model.trunk.append(torch.nn.BatchNorm1d(6))
+    health_task.started(task, momentum_hook.MomentumHook())
+    task.step()
+    norm = task.base_loss.encoder.trunk[-1]
+    own = norm.running_mean.clone()
+    student = task.model.trunk[-1].running_mean.clone()
+    assert own.abs().max() > 0, "the encoder's own, from its own forward pass"
+    monkeypatch.setattr(momentum_hook, "collective", SecondRank)
+    task.run("on_phase_end")
+    assert torch.equal(norm.running_mean, own + 1)
+    assert torch.equal(task.model.trunk[-1].running_mean, student)
+
+
+@pytest.mark.parametrize("of_encoder", [True, False])
+def test_the_encoder_works_in_the_steps_precision(tmp_path, of_encoder):
+    task = task_of(tmp_path, 16, momentum=0.9, momentum_prototypes=of_encoder)
+    for _ in range(3):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            task.step()
+    assert task.base_loss.code_output[1].dtype == torch.bfloat16
+    assert all(p.dtype == torch.float32 for p in task.base_loss.encoder.parameters())
+    assert task.base_loss.swav.queue.features.dtype == torch.float32
+    assert torch.isfinite(task.last_batch.loss)
+
+
+@pytest.mark.slow
 def test_ranks_have_one_encoder(tmp_path):
     """Equal parameters from equal students; running statistics are rank 0's."""
     (first, seen0), (second, seen1) = gloo.run(

@@ -190,7 +190,7 @@ def test_our_own_recipes_keep_to_the_rules(recipe, host):
     found = [verdict.name for verdict in verdicts(plan)]
     # 32 images and 100 fixed prototypes: measured so (docs/results.md).
     few = recipe in ("swav/quickstart", "swav_momentum/quickstart")
-        known = ["FEWER SAMPLES THAN PROTOTYPES"] if few else []
+    known = ["FEWER SAMPLES THAN PROTOTYPES"] if few else []
     assert found == known
     assert plan.learning_rate and plan.num_steps
 

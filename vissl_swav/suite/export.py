@@ -62,7 +62,18 @@ def _run(options: argparse.Namespace) -> None:
     check_free(target, force=options.force)
     if target.exists() and target.samefile(source):
         raise WeightsError(f"{target} is the checkpoint itself; name another with -o.")
-    weights = load_weights(source, options.part, trunk_prefix=options.trunk_prefix)
+    if options.momentum and options.to in ("torchscript", "onnx"):
+        raise WeightsError(
+            f"--momentum and --to {options.to} do not go together: a graph is held "
+            "against the run's own model. --to safetensors, torchvision and vissl "
+            "write the encoder's tensors."
+        )
+    weights = load_weights(
+        source,
+        options.part,
+        trunk_prefix=options.trunk_prefix,
+        momentum=options.momentum,
+    )
     print(weights)
     config = Path(options.config) if options.config else None
     checked = export_weights(weights, options.to, target, config=config)

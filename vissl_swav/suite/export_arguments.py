@@ -51,5 +51,10 @@ def add_command(commands: Any) -> None:
         help="what the names of the trunk begin with, where the layout is not known",
     )
     export.add_argument(
+        "--momentum",
+        action="store_true",
+        help="the momentum encoder of a run of swav_momentum, not the model",
+    )
+    export.add_argument(
         "--force", action="store_true", help="overwrite the file if there is one"
     )

@@ -24,6 +24,8 @@ from torch import Tensor
 from vissl_swav.weights import resnet_names
 from vissl_swav.weights.errors import WeightsError
 
+# Of `host.swav_loss`.
+_ENCODER = "encoder."
 PARTS = ("trunk", "head", "prototypes")
 IGNORED = "ignored"
 SOLO_LEARN = "solo-learn"
@@ -101,13 +103,23 @@ def places(
     }
 
 
-def sort(content: Mapping[str, Any], *, trunk_prefix: str | None = None) -> Content:
+def sort(
+    content: Mapping[str, Any],
+    *,
+    trunk_prefix: str | None = None,
+    momentum: bool = False,
+) -> Content:
     """The tensors of what `files.read` gave, part by part.
+
+    Args:
+        content: of the file.
+        trunk_prefix: what the trunk's names begin with; None finds out.
+        momentum: those of the momentum encoder of a run of `swav_momentum`.
 
     Raises:
         WeightsError: no tensors, two under one name, or one that is not finite.
     """
-    state, kept = _state(content)
+    state, kept = _encoder(content) if momentum else _state(content)
     where = places(state, trunk_prefix=trunk_prefix)
     tensors: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
     for old, (part, new) in where.items():
@@ -148,6 +160,23 @@ def _state(content: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         if isinstance(content.get(key), Mapping):
             return _tensors(content[key], content), key
     return _tensors(content, content), ""
+
+
+def _encoder(content: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The momentum encoder, which is state of the loss."""
+    loss = content.get("loss")
+    state = loss if isinstance(loss, Mapping) else {}
+    found = {
+        name.removeprefix(_ENCODER): value
+        for name, value in state.items()
+        if isinstance(name, str) and name.startswith(_ENCODER)
+    }
+    if not found:
+        raise WeightsError(
+            "the file holds no momentum encoder; wanted a checkpoint of a run with "
+            "config.LOSS.name=swav_momentum. Leave the flag out for the model itself."
+        )
+    return _tensors(found, content), "classy_state_dict"
 
 
 def _tensors(state: Mapping[Any, Any], content: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def load_weights(
     part: str = "all",
     *,
     trunk_prefix: str | None = None,
+    momentum: bool = False,
 ) -> LoadedWeights:
     """Reads a file of weights, whoever wrote it, and names its tensors in one way.
 
@@ -71,6 +72,8 @@ def load_weights(
         part: "trunk", "head", "prototypes" or "all".
         trunk_prefix: what the names of the trunk begin with (after `module.`), for a
             file whose layout is not known.
+        momentum: the momentum encoder of a run of `swav_momentum`, in place of the
+            model that was trained.
 
     Raises:
         WeightsError: no such file or part, a broken or hostile file, weights that are
@@ -82,7 +85,9 @@ def load_weights(
         )
     place = Path(path).expanduser()
     try:
-        content = layouts.sort(files.read(place), trunk_prefix=trunk_prefix)
+        content = layouts.sort(
+            files.read(place), trunk_prefix=trunk_prefix, momentum=momentum
+        )
     except WeightsError as error:
         said = str(error)
         raise WeightsError(
