@@ -85,6 +85,26 @@ def test_the_schedule_counts_in_steps(compose):
     assert plan.freeze_steps(10) == float("inf")
 
 
+def test_the_momentum_loss_takes_the_same_run(compose):
+    """And its floor and schedule are SwAV's with its own keys beside them."""
+    from vissl_swav.host import settings
+
+    config = compose(
+        "config.LOSS.name=swav_momentum", "config.LOSS.swav_momentum.queue_length=50"
+    )
+    loss, plan = config.LOSS.swav_momentum, settings.schedule(config)
+    assert (loss.momentum, loss.momentum_end) == (0.996, 1.0)
+    assert (loss.queue_length, loss.queue_dtype) == (48, "float32")
+    assert plan.momentum_of(0, 10) == 0.996 and plan.momentum_of(10, 10) == 1.0
+    assert settings.loss_bounds(config)[1] == 0.0
+    assert plan.freeze_steps(7) == 7 and settings.follows_by_momentum(config)
+    with pytest.raises(StartError, match="sharded by FSDP"):
+        compose(
+            "config.LOSS.name=swav_momentum",
+            "config.MODEL.FSDP_CONFIG.AUTO_SETUP_FSDP=true",
+        )
+
+
 @pytest.mark.parametrize("name", ["deepcluster_v2", "sela_v2"])
 def test_the_clustering_losses_take_the_same_run(compose, name):
     """Over a run of swav, the name alone: the rest is inferred, and shown."""
@@ -108,6 +128,12 @@ def test_one_crop_is_enough_for_a_clustering_loss(compose):
 @pytest.mark.parametrize(
     ("name", "override", "words"),
     [
+        ("swav_momentum", "momentm=0.9", ["did you mean momentum"]),
+        ("swav_momentum", "momentum=1.5", ["momentum is 1.5", "0 to 1"]),
+        ("swav_momentum", "momentum_end=-0.1", ["momentum_end is -0.1"]),
+        ("swav_momentum", "momentum_prototypes=1", ["wanted true or false"]),
+        ("swav_momentum", "queue_dtype=int8", ["'int8'", "bfloat16"]),
+        ("swav_momentum", "queue_length=5", ["swav_momentum.queue_length is 5"]),
         ("deepcluster_v2", "tolerence=0.1", ["did you mean tolerance"]),
         ("deepcluster_v2", "epsilon=0.05", ["is no key of vissl_swav"]),
         ("deepcluster_v2", "freeze_prototypes_epochs=1", ["is no key of vissl_swav"]),
@@ -123,7 +149,7 @@ def test_one_crop_is_enough_for_a_clustering_loss(compose):
         ("sela_v2", "tolerance=null", ["tolerance is None"]),
     ],
 )
-def test_what_a_clustering_loss_cannot_have(compose, name, override, words):
+def test_what_a_loss_cannot_have(compose, name, override, words):
     with pytest.raises(StartError) as caught:
         compose(f"config.LOSS.name={name}", f"++config.LOSS.{name}.{override}")
     for word in words:

@@ -77,6 +77,8 @@ def infer(cfg: Any) -> Any:
             key="config.TEST_ONLY",
         )
     check_rates(cfg)
+    if follows_by_momentum(cfg):
+        parts.check_is_whole(cfg.MODEL)
     loss = LOSSES[cfg.LOSS["name"]]
     for other in LOSSES:
         if other != loss.name and cfg.LOSS.get(other):

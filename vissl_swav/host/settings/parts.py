@@ -169,6 +169,21 @@ def projection_head(cfg: Any) -> Mapping[str, Any]:
     return given
 
 
+def check_is_whole(model_config: Any) -> None:
+    """The model is not sharded by FSDP, so that a copy of it can follow it.
+
+    Raises:
+        StartError: it is.
+    """
+    name = model_config.TRUNK.NAME
+    if name.endswith("_fsdp") or model_config.FSDP_CONFIG.AUTO_SETUP_FSDP:
+        raise StartError(
+            f"the trunk {name} is sharded by FSDP, and a momentum encoder is a copy of "
+            "the whole model; take config.LOSS.name=swav, or a trunk without FSDP.",
+            key="config.MODEL.TRUNK.NAME",
+        )
+
+
 def small_resnet(model_config: Any) -> dict[str, int]:
     """`MODEL.TRUNK.RESNET_SMALL`: depth and width of the trunk `resnet_small`.
 
