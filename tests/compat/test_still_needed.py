@@ -27,6 +27,7 @@ EXPECTED = {
     "apex_identity": "imports apex",
     "larc": "Apex needed for LARC",
     "sync_bn": "name 'apex' is not defined",
+    "cpu_batch_norm": "SyncBatchNorm expected input tensor",
     "amp": "Apex is not available",
     "cpu_extraction": "MACHINE.DEVICE = gpu",
     "cpu_tools": "cuda",

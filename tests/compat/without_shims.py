@@ -165,6 +165,17 @@ def without_apex():
     symptom("amp", task.set_amp_args)
 
 
+def batch_norm_on_the_cpu():
+    import torch
+    import torch.distributed as dist
+    from vissl.models.trunks.xcit import conv3x3
+
+    pixels = torch.ones(2, 3, 4, 4)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    symptom("cpu_batch_norm", lambda: conv3x3(3, 2)(pixels))
+    dist.destroy_process_group()
+
+
 def on_the_cpu():
     import torch
     from tools import (
@@ -205,6 +216,6 @@ def on_the_cpu():
 if __name__ == "__main__":
     before_the_host()
     parts = numpy_and_collections, checkpoints, interrupted_runs, without_apex
-    for part in (*parts, on_the_cpu):
+    for part in (*parts, batch_norm_on_the_cpu, on_the_cpu):
         part()
     print(json.dumps(SYMPTOMS))

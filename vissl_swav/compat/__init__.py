@@ -21,6 +21,7 @@ SHIMS = (
     "checkpoint_loading",
     "larc",
     "sync_bn",
+    "cpu_batch_norm",
     "amp",
     "cpu_extraction",
     "cpu_tools",
