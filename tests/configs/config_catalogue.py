@@ -35,12 +35,13 @@ class ConfigFile:
     def is_overlay(self) -> bool:
         of_a_method = self.name.startswith("pretrain/") and self.name.count("/") == 3
         of_any = self.name.startswith("benchmark/device/")
-        return of_a_method or of_any or self.is_for_the_host
+        mixes = self.name.startswith("pretrain/mixed/")
+        return of_a_method or of_any or mixes or self.is_for_the_host
 
     @property
     def is_for_the_host(self) -> bool:
         """An overlay on runs of VISSL's own methods."""
-        return self.name.startswith("pretrain/multi_crop/")
+        return self.name.startswith(("pretrain/multi_crop/", "pretrain/dino/"))
 
     @property
     def is_run(self) -> bool:

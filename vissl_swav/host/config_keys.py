@@ -18,7 +18,7 @@ from vissl_swav.host.config_choices import check_choices
 from vissl_swav.host.config_values import check_kinds
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.key_hints import hint
-from vissl_swav.host.settings import LOSSES, check_loss_key, nearest
+from vissl_swav.host.settings import LOSSES, check_loss_key, loss_keys, nearest
 
 # Keys of ours that the host's defaults do not know.
 _OURS = {
@@ -45,9 +45,9 @@ _OVERRIDE = re.compile(r"^(?P<mark>\+\+|\+|~)?(?P<key>[^=]+?)(=(?P<value>.*))?$"
 def our_keys() -> set[str]:
     """Dotted keys of ours: of the losses, and the others."""
     return _OURS | {
-        f"config.LOSS.{loss.name}.{key}"
-        for loss in LOSSES.values()
-        for key in loss.keys
+        f"config.LOSS.{loss}.{key}"
+        for loss, keys in loss_keys().items()
+        for key in keys
     }
 
 
@@ -75,7 +75,7 @@ def check_our_loss_keys(overrides: Sequence[str]) -> None:
         match = _OVERRIDE.match(override)
         path = match["key"] if match else ""
         loss, _, key = path.removeprefix("config.LOSS.").partition(".")
-        if path.startswith("config.LOSS.") and loss in LOSSES and key:
+        if path.startswith("config.LOSS.") and loss in loss_keys() and key:
             check_loss_key(loss, key)
 
 

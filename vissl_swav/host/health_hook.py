@@ -87,7 +87,7 @@ class HealthHook(ClassyHook):
             return
         began = time.perf_counter()
         assert self._judge is not None
-        loss = view.last_loss
+        loss = view.followed_loss
         self._judge.add(loss)
         self._losses.append(loss)
         self._monitor.count(view)

@@ -25,6 +25,7 @@ from vissl_swav.host.prototypes_hook import PrototypesHook
 from vissl_swav.host.queue_hook import QueueHook
 from vissl_swav.host.settings import health as health_settings
 from vissl_swav.host.step_seeds_hook import StepSeedsHook
+from vissl_swav.host.terms_hook import TermsHook
 
 # Set by `vissl-swav train`: host runs (a linear probe, say) get the step file as well.
 RECORD_STEPS = "VISSL_SWAV_RECORD_STEPS"
@@ -36,6 +37,8 @@ def hooks_of(cfg: Any) -> list[ClassyHook]:
     """The hooks that this run needs of ours."""
     ours = settings.is_ours(cfg)
     hooks: list[ClassyHook] = []
+    if settings.is_sum(cfg):
+        hooks.append(TermsHook())
     if ours:
         if settings.has_prototypes(cfg):
             state = ClusteringHook() if settings.clusters(cfg) else QueueHook()
@@ -44,11 +47,16 @@ def hooks_of(cfg: Any) -> list[ClassyHook]:
             hooks.append(MomentumHook())
         if health_settings.watches_health(cfg):
             hooks += [NonFiniteHook(), HealthHook()]
+    if settings.is_dino_sinkhorn(cfg):
+        from vissl.hooks.dino_hooks import DINOHook
+
+        hooks.append(DINOHook())
     if settings.measures_data(cfg):
         hooks.append(DataHook())
-    if ours or os.environ.get(RECORD_STEPS) == "1":
+    trains = ours or settings.is_dino_sinkhorn(cfg)
+    if trains or os.environ.get(RECORD_STEPS) == "1":
         hooks.append(MetricsHook())
-    if ours:
+    if trains:
         # Last: what the others do in a step is done, and drawn, by then.
         hooks += [StepSeedsHook(), PreemptionHook()]
     return hooks

@@ -22,9 +22,9 @@ class MetricsHook(ClassyHook):
     `{"step", "max_step", "epoch", "loss", "lr", "images", "peak_memory", "time"}`:
     `images` of the step over all processes, `peak_memory` of this process in bytes (of
     the GPU where there is one, else all its memory), `time` in seconds since the epoch
-    of the clock. Where the loader is ours,
-    `waited` is how many seconds of the step passed waiting for data. A resumed run
-    appends.
+    of the clock. Where the loader is ours, `waited` is how many seconds of the step
+    passed waiting for data; of a weighted sum `terms` has each term's value before its
+    weight. A resumed run appends.
     """
 
     on_phase_start = ClassyHook._noop
@@ -60,6 +60,8 @@ class MetricsHook(ClassyHook):
             "peak_memory": peak_memory(view.device),
             "time": time.time(),
         }
+        if view.terms:
+            line["terms"] = view.terms
         waited = view.seconds_waited
         if waited is not None:
             line["waited"] = round(waited - self._waited, 6)

@@ -18,6 +18,8 @@ _REGISTERED = (
     ("classy_vision.losses", "vissl_swav.host.swav_loss"),
     ("classy_vision.losses", "vissl_swav.host.clustering_losses"),
     ("classy_vision.losses", "vissl_swav.host.simclr_loss"),
+    ("classy_vision.losses", "vissl_swav.host.dino_sinkhorn_loss"),
+    ("classy_vision.losses", "vissl_swav.host.weighted_sum_loss"),
     ("classy_vision.dataset.transforms", "vissl_swav.host.multi_crop_transform"),
     ("vissl.data.collators", "vissl_swav.host.multi_crop_collator"),
     ("vissl.models.trunks", "vissl_swav.host.resnet_small"),
@@ -71,7 +73,9 @@ def _join_inference(hydra_config: Any) -> None:
         return
     host_infer = hydra_config.infer_losses_config
     host_compose = hydra_config.compose_hydra_configuration
-    hydra_config.infer_losses_config = lambda cfg: settings.infer(host_infer(cfg))
+    hydra_config.infer_losses_config = lambda cfg: settings.infer(
+        settings.infer_hosts_terms(cfg, host_infer)
+    )
     hydra_config.compose_hydra_configuration = lambda overrides: host_compose(
         config_keys.admit_our_keys(overrides)
     )
@@ -87,7 +91,11 @@ def _join_copies(wrapper: Any) -> None:
 
 
 def _join_build_loss(train_task: Any) -> None:
-    """A loss with a memory bank is told how many training images there are."""
+    """What the host's config for a loss lacks, just before it is built.
+
+    A loss with a memory bank is told how many training images there are, a sum which
+    losses it adds up.
+    """
     from vissl_swav.host import settings
 
     task_class = train_task.SelfSupervisionTask
@@ -98,6 +106,7 @@ def _join_build_loss(train_task: Any) -> None:
     def build_loss(task: Any) -> Any:
         if "train" in task.datasets:
             settings.take_num_images(task.config, len(task.datasets["train"]))
+        settings.take_terms(task.config)
         return build(task)
 
     task_class._build_loss = build_loss

@@ -32,8 +32,8 @@ class TaskView:
 
     @property
     def loss(self) -> Any:
-        """The loss module."""
-        return self._task.base_loss
+        """The loss module; of a weighted sum the term that is ours."""
+        return getattr(self._task.base_loss, "followed", self._task.base_loss)
 
     @property
     def is_training(self) -> bool:
@@ -69,6 +69,23 @@ class TaskView:
     def last_loss(self) -> float:
         """Loss of the last step, the mean over ranks."""
         return float(self._task.last_batch.loss)
+
+    @property
+    def followed_loss(self) -> float:
+        """Likewise of `loss`: of a weighted sum the value of our term."""
+        sum_of_terms = self._task.base_loss
+        if hasattr(sum_of_terms, "followed"):
+            return sum_of_terms.mean_followed
+        return self.last_loss
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """Value of each term of a weighted sum, the mean over ranks; else empty."""
+        return getattr(self._task.base_loss, "mean_values", {})
+
+    def take_means_of_terms(self) -> None:
+        """Of the step that is running; every rank must call it."""
+        self._task.base_loss.take_means()
 
     @property
     def loss_is_finite(self) -> bool:

@@ -20,6 +20,7 @@ from vissl_swav.host.settings.data import (
     uses_our_loader,
     wants_labels,
 )
+from vissl_swav.host.settings.dino import DINO_SINKHORN, is_dino_sinkhorn
 from vissl_swav.host.settings.loss import (
     clusters,
     contrast,
@@ -33,7 +34,7 @@ from vissl_swav.host.settings.loss import (
     take_num_images,
     world_size,
 )
-from vissl_swav.host.settings.loss_checks import check_loss_key
+from vissl_swav.host.settings.loss_checks import check_loss_key, loss_keys
 from vissl_swav.host.settings.losses import (
     DEEPCLUSTER_V2,
     LOSSES,
@@ -66,10 +67,17 @@ from vissl_swav.host.settings.run import (
     take_shape,
 )
 from vissl_swav.host.settings.schedule import Schedule
+from vissl_swav.host.settings.sums import (
+    WEIGHTED_SUM,
+    infer_hosts_terms,
+    is_sum,
+    take_terms,
+)
 
 __all__ = [
     "COLLATOR_NAME",
     "DEEPCLUSTER_V2",
+    "DINO_SINKHORN",
     "GREY",
     "LoaderSettings",
     "LOSSES",
@@ -81,6 +89,7 @@ __all__ = [
     "SWAV_MOMENTUM",
     "TRAIN_STEP_NAME",
     "TRANSFORM_NAME",
+    "WEIGHTED_SUM",
     "RunFacts",
     "Schedule",
     "SplitFacts",
@@ -99,10 +108,14 @@ __all__ = [
     "has_prototypes",
     "identity",
     "infer",
+    "infer_hosts_terms",
+    "is_dino_sinkhorn",
     "is_ours",
+    "is_sum",
     "log_frequency",
     "loss_arguments",
     "loss_bounds",
+    "loss_keys",
     "loss_settings",
     "max_unreadable_share",
     "multi_crop",
@@ -120,6 +133,7 @@ __all__ = [
     "storable",
     "take_num_images",
     "take_shape",
+    "take_terms",
     "tests",
     "uses_our_loader",
     "wants_labels",

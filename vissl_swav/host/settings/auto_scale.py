@@ -12,6 +12,7 @@ from typing import Any
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings.learning_rate import scale_rates
 from vissl_swav.host.settings.losses import LOSSES
+from vissl_swav.host.settings.sums import followed_loss
 
 NAME = "AUTO_SCALE"
 KEY = f"config.{NAME}"
@@ -74,7 +75,7 @@ def _check(cfg: Any, reference: Any) -> None:
             "config's learning rates are for.",
             key=KEY,
         )
-    if cfg.LOSS["name"] not in LOSSES:
+    if followed_loss(cfg) not in LOSSES:
         raise StartError(
             f"{KEY} is on, but the loss is {cfg.LOSS['name']}, one of VISSL's; its own "
             "scaling is config.OPTIMIZER.param_schedulers.lr.auto_lr_scaling.",
@@ -93,7 +94,7 @@ def _check(cfg: Any, reference: Any) -> None:
 
 def _check_counts(cfg: Any) -> None:
     """Steps stand for epochs of one batch and one data set only."""
-    loss = cfg.LOSS["name"]
+    loss = followed_loss(cfg)
     settings = cfg.LOSS.get(loss) or {}
     for steps, epochs in _IN_STEPS.items():
         if settings.get(steps):

@@ -12,6 +12,7 @@ from vissl_swav.host.settings.loss import (
     loss_bounds,
     loss_settings,
 )
+from vissl_swav.host.settings.sums import followed_loss
 
 _DEFAULTS = {"ENABLED": True, "ON_COLLAPSE": "warn"}
 _KEY = "config.HEALTH"
@@ -53,7 +54,7 @@ def on_collapse(cfg: Any) -> str:
 
 def bounds(cfg: Mapping[str, Any], *, with_queue: bool) -> tuple[float, float]:
     """`loss_bounds` while the queue is in use, or while it is not."""
-    loss, name = loss_settings(cfg), cfg["LOSS"]["name"]
+    loss, name = loss_settings(cfg), followed_loss(cfg)
     if not with_queue and loss.get("queue_length"):
         without = {**loss, "queue_length": 0}
         cfg = {**cfg, "LOSS": {**cfg["LOSS"], name: without}}
@@ -73,7 +74,7 @@ def remedy_facts(cfg: Mapping[str, Any], *, steps_per_epoch: int) -> dict[str, A
     trained = loss.get("trainable_prototypes", False)
     freeze = schedule(cfg).freeze_steps(steps_per_epoch) / steps_per_epoch
     return {
-        "section": f"config.LOSS.{cfg['LOSS']['name']}",
+        "section": f"config.LOSS.{followed_loss(cfg)}",
         "freeze_epochs": freeze if trained else float("inf"),
         "epsilon": loss.get("epsilon"),
         "queue_length": loss.get("queue_length", 0),

@@ -15,6 +15,7 @@ from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings import parts
 from vissl_swav.host.settings.auto_scale import auto_scale
 from vissl_swav.host.settings.data import COLLATOR_NAME, SOURCE_NAME, infer_data
+from vissl_swav.host.settings.dino import infer_dino, is_dino_sinkhorn
 from vissl_swav.host.settings.learning_rate import check_rates
 from vissl_swav.host.settings.loss_checks import build, check_name, check_types
 from vissl_swav.host.settings.losses import (
@@ -25,34 +26,35 @@ from vissl_swav.host.settings.losses import (
     LossKeys,
 )
 from vissl_swav.host.settings.schedule import Schedule, schedule_of
+from vissl_swav.host.settings.sums import complete_sum, followed_loss, is_sum
 
 # The paper's first epoch of freeze, for prototypes that are trained.
 _FREEZE_EPOCHS = 1
 
 
 def is_ours(cfg: Any) -> bool:
-    """Whether the run uses one of our losses."""
-    return cfg.LOSS["name"] in LOSSES
+    """Whether the run uses one of our losses, alone or as a term of a sum."""
+    return followed_loss(cfg) in LOSSES
 
 
 def clusters(cfg: Any) -> bool:
     """Whether the run's loss is ours and finds labels before an epoch."""
-    return is_ours(cfg) and LOSSES[cfg.LOSS["name"]].clusters
+    return is_ours(cfg) and LOSSES[followed_loss(cfg)].clusters
 
 
 def has_prototypes(cfg: Any) -> bool:
     """Whether the run's loss is ours and scores prototypes."""
-    return is_ours(cfg) and LOSSES[cfg.LOSS["name"]].has_prototypes
+    return is_ours(cfg) and LOSSES[followed_loss(cfg)].has_prototypes
 
 
 def follows_by_momentum(cfg: Any) -> bool:
     """Whether the run's loss takes its codes from a momentum encoder."""
-    return cfg.LOSS["name"] == SWAV_MOMENTUM
+    return followed_loss(cfg) == SWAV_MOMENTUM
 
 
 def loss_settings(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
     """`LOSS.<name>` of the run's loss, inferred; empty where it is not ours."""
-    name = cfg["LOSS"]["name"]
+    name = followed_loss(cfg)
     return (cfg["LOSS"].get(name) or {}) if name in LOSSES else {}
 
 
@@ -66,6 +68,8 @@ def infer(cfg: Any) -> Any:
     _label_paths(cfg)
     infer_data(cfg)
     auto_scale(cfg)
+    if is_dino_sinkhorn(cfg):
+        return infer_dino(cfg)
     if not is_ours(cfg):
         check_name(cfg)
         return cfg
@@ -79,7 +83,7 @@ def infer(cfg: Any) -> Any:
     check_rates(cfg)
     if follows_by_momentum(cfg):
         parts.check_is_whole(cfg.MODEL)
-    loss = LOSSES[cfg.LOSS["name"]]
+    loss = LOSSES[followed_loss(cfg)]
     for other in LOSSES:
         if other != loss.name and cfg.LOSS.get(other):
             logging.warning(
@@ -109,6 +113,8 @@ def infer(cfg: Any) -> Any:
         _set_inferred(loss, settings, key, value)
     build(loss, settings)
     cfg.LOSS[loss.name] = type(cfg)(settings)
+    if is_sum(cfg):
+        complete_sum(cfg)
     if cfg.DATA.TRAIN.COLLATE_FUNCTION == "default_collate":
         logging.info(f"vissl_swav: DATA.TRAIN.COLLATE_FUNCTION is now {COLLATOR_NAME}")
         cfg.DATA.TRAIN.COLLATE_FUNCTION = COLLATOR_NAME
@@ -131,7 +137,7 @@ def take_num_images(cfg: Any, count: int) -> None:
     a run that tests as well (`trainer/train_task.py`, `_build_loss`).
     """
     if clusters(cfg):
-        cfg.LOSS[cfg.LOSS["name"]]["num_images"] = count
+        cfg.LOSS[followed_loss(cfg)]["num_images"] = count
 
 
 def loss_bounds(cfg: Mapping[str, Any]) -> tuple[float, float]:
@@ -144,7 +150,7 @@ def loss_bounds(cfg: Mapping[str, Any]) -> tuple[float, float]:
     if found is not None:
         return found.ceiling, found.floor
     counts = loss["num_prototypes"]
-    has_soft_codes = cfg["LOSS"]["name"] in (SWAV, SWAV_MOMENTUM)
+    has_soft_codes = followed_loss(cfg) in (SWAV, SWAV_MOMENTUM)
     if not has_soft_codes or loss["hard_codes"] or loss["hard_codes_steps"]:
         return loss_ceiling(counts), 0.0
     samples = _global_batch(cfg) + loss["queue_length"]
@@ -154,7 +160,7 @@ def loss_bounds(cfg: Mapping[str, Any]) -> tuple[float, float]:
 def contrast(cfg: Mapping[str, Any]) -> Contrast | None:
     """What a loss of pairs of images compares; None for one with prototypes."""
     loss = loss_settings(cfg)
-    if cfg["LOSS"]["name"] != SIMCLR_MULTICROP:
+    if followed_loss(cfg) != SIMCLR_MULTICROP:
         return None
     return Contrast(
         num_images=_global_batch(cfg),

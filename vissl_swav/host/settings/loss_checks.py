@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vissl_swav.host.errors import StartError
-from vissl_swav.host.settings import parts
+from vissl_swav.host.settings import dino, parts, sums
 from vissl_swav.host.settings.losses import (
     LOSSES,
     NEAREST_CHOICES,
@@ -36,13 +36,19 @@ _WORDS = {
 }
 
 
+def loss_keys() -> dict[str, tuple[str, ...]]:
+    """Every loss of ours -> its valid keys."""
+    of_family = {loss.name: loss.keys for loss in LOSSES.values()}
+    return {**of_family, dino.DINO_SINKHORN: dino.KEYS, sums.WEIGHTED_SUM: sums.KEYS}
+
+
 def check_loss_key(loss: str, key: str) -> None:
     """`LOSS.<loss>.<key>` is a key of our loss.
 
     Raises:
         StartError: names the nearest valid one.
     """
-    parts.check_keys([key], LOSSES[loss].keys, f"config.LOSS.{loss}")
+    parts.check_keys([key], loss_keys()[loss], f"config.LOSS.{loss}")
 
 
 def check_name(cfg: Any) -> None:

@@ -8,6 +8,7 @@ from vissl_swav.host.settings import parts
 from vissl_swav.host.settings.data import multi_crop_entry
 from vissl_swav.host.settings.learning_rate import highest_rate
 from vissl_swav.host.settings.loss import contrast, loss_settings
+from vissl_swav.host.settings.sums import followed_loss
 
 # Trunks whose last features stand 32 pixels apart; the host's ResNets can do with 16.
 _STRIDE_32 = ("resnet", "efficientnet", "regnet", "regnet_v2", "regnet_fsdp")
@@ -51,7 +52,7 @@ def plan_facts(cfg: Any) -> PlanFacts:
     optimizer = cfg.OPTIMIZER
     hard = loss.get("hard_codes") or loss.get("hard_codes_steps")
     return PlanFacts(
-        method=cfg.LOSS["name"],
+        method=followed_loss(cfg),
         crop_sizes=_crop_sizes(cfg),
         trunk_stride=_trunk_stride(cfg),
         optimizer=optimizer.name,

@@ -5,6 +5,7 @@ from typing import Any
 
 from vissl_swav.host.settings.loss import loss_settings
 from vissl_swav.host.settings.losses import LOSSES
+from vissl_swav.host.settings.sums import followed_loss, is_sum, term_names
 
 # Sections and keys of which another value says nothing about the training.
 _UNTOLD = ("CHECKPOINT.DIR", "DISTRIBUTED.RUN_ID", "HOOKS.", "LOG_FREQUENCY", "VERBOSE")
@@ -33,7 +34,10 @@ def identity(cfg: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(section, Mapping):
             for key, value in _leaves(section):
                 found[f"MODEL.TRUNK.{name}.{key}"] = value
-    if loss in LOSSES and LOSSES[loss].clusters:
+    if is_sum(cfg):
+        found["LOSS.weighted_sum.terms"] = sorted(term_names(cfg))
+    followed = followed_loss(cfg)
+    if followed in LOSSES and LOSSES[followed].clusters:
         train = cfg["DATA"]["TRAIN"]
         for key in ("DATASET_NAMES", "DATA_SOURCES", "DATA_LIMIT", "DATA_PATHS"):
             found[f"DATA.TRAIN.{key}"] = _plain(train[key])
@@ -47,16 +51,17 @@ def differences(
 ) -> dict[str, tuple[Any, Any]]:
     """Leaves of two configs that differ: `{key: (old, new)}`.
 
-    Of the losses only the one that is used; nothing about folders and logs.
+    Of the losses only those that are used; nothing about folders and logs.
     """
     before, after = dict(_leaves(old)), dict(_leaves(new))
-    loss = f"LOSS.{new['LOSS']['name']}."
+    used = {new["LOSS"]["name"], *term_names(new)}
+    losses = tuple(f"LOSS.{name}." for name in used)
     return {
         key: (before.get(key), after.get(key))
         for key in sorted(before | after)
         if before.get(key) != after.get(key)
         and not key.startswith(_UNTOLD)
-        and (not key.startswith("LOSS.") or key.startswith(loss))
+        and (not key.startswith("LOSS.") or key.startswith(losses))
     }
 
 

@@ -9,6 +9,7 @@ from vissl_swav.core.sinkhorn import EPSILON
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings import parts
 from vissl_swav.host.settings.losses import LOSSES
+from vissl_swav.host.settings.sums import followed_loss
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def saved_run(cfg: Any) -> SavedRun:
     Raises:
         StartError: no config of a run, or not one with a loss of ours.
     """
-    name = cfg["LOSS"]["name"]
+    name = followed_loss(cfg)
     if name not in LOSSES:
         raise StartError(
             f"the run's loss is {name!r}, none of ours; wanted a run of "

@@ -10,6 +10,7 @@ from vissl_swav.host.settings.loss import (
     world_size,
 )
 from vissl_swav.host.settings.plan import plan_facts
+from vissl_swav.host.settings.sums import WEIGHTED_SUM, is_sum
 
 Row = tuple[str, str]
 _MISSING = (KeyError, AttributeError, TypeError, IndexError, ValueError)
@@ -94,7 +95,10 @@ def lacks_prototypes(cfg: Any) -> bool:
 
 
 def _method(cfg: Any) -> str:
-    return str(cfg.LOSS["name"])
+    if not is_sum(cfg):
+        return str(cfg.LOSS["name"])
+    terms = cfg.LOSS[WEIGHTED_SUM]["terms"]
+    return " + ".join(f"{term['weight']:g} {term['name']}" for term in terms)
 
 
 def _trunk(cfg: Any) -> str:
