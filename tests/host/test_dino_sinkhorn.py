@@ -1,6 +1,7 @@
 """Loss `dino_sinkhorn`: its value, its settings, its teacher, and runs."""
 
 import copy
+import json
 from types import SimpleNamespace
 
 import host_runs
@@ -11,6 +12,8 @@ import reference
 import same_runs
 import torch
 from host_methods import arguments
+
+from vissl_swav.host import preemption
 
 SINKHORN = "+config/pretrain/dino=sinkhorn"
 
@@ -133,6 +136,8 @@ def test_the_teacher_comes_back_from_a_checkpoint(inferred):
     assert weights and all(key.startswith("momentum_teacher.") for key in weights)
     second = task()
     second.loss.load_state_dict(saved)
+    waiting = second.loss.state_dict()
+    assert waiting.keys() == saved.keys(), "a checkpoint before the first step"
     DINOHook()._build_momentum_network(second)
     for key, value in second.loss.state_dict().items():
         assert key == "_extra_state" or torch.equal(value, saved[key]), key
@@ -151,37 +156,29 @@ def test_it_trains(images, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
-def test_resume_equals_no_interruption(images, tmp_path, processes):
-    def run(name, epochs):
-        host_runs.train(
-            *arguments(
-                "dino_deits16",
-                f"data={images}",
-                tmp_path / name,
-                SINKHORN,
-                f"config.OPTIMIZER.num_epochs={epochs}",
-                "config.CHECKPOINT.CHECKPOINT_FREQUENCY=1",
-                "config.LOSS.dino_loss.teacher_temp_warmup_iters=4",
-                # A rate that does not depend on the length of the run; nor may m.
-                "config.LOSS.dino_loss.momentum=1.0",
-                *(
-                    f"config.OPTIMIZER.param_schedulers.{key}={{name:constant,"
-                    f"update_interval:epoch,value:{value}}}"
-                    for key, value in (
-                        ("lr", 0.001),
-                        ("lr_head", 0.001),
-                        ("weight_decay", 0.04),
-                        ("weight_decay_head", 0.04),
-                    )
-                ),
-                processes=processes,
-            )
-        )
-
-    run("whole", 3)
-    run("parts", 1)
-    run("parts", 3)
-    whole, parts = (same_runs.steps(tmp_path / name) for name in ("whole", "parts"))
-    assert whole == parts and sorted(whole) == list(range(1, 10))
-    states = [same_runs.final(tmp_path / name) for name in ("whole", "parts")]
-    same_runs.assert_same_state(*states)
+def test_a_run_goes_on_where_it_was_ended(images, tmp_path, processes):
+    """Bit for bit, the teacher and the two schedules included."""
+    settings = arguments(
+        "dino_deits16",
+        f"data={images}",
+        tmp_path / "unused",
+        SINKHORN,
+        "config.OPTIMIZER.num_epochs=2",
+        "config.CHECKPOINT.CHECKPOINT_FREQUENCY=1",
+        "config.LOSS.dino_loss.teacher_temp_warmup_iters=4",
+        processes=processes,
+    )
+    settings = [s for s in settings if not s.startswith("config.CHECKPOINT.DIR=")]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    done = host_runs.python(
+        *("tests/interrupted_runs.py", whole, "", parts, "TERM:step:1,KILL:phase:1"),
+        *("--", *settings),
+        env={"VISSL_SWAV_ALLOW_OVERSUBSCRIPTION": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    codes = json.loads(done.stdout.splitlines()[-1])
+    log = parts.with_name("parts.log").read_text(errors="replace")
+    assert codes == [[0], [preemption.EXIT_CODE, -9, 0]], log[-3000:]
+    steps = same_runs.steps(whole)
+    assert steps == same_runs.steps(parts) and sorted(steps) == list(range(1, 7))
+    same_runs.assert_same_state(same_runs.final(whole), same_runs.final(parts))

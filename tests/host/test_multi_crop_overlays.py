@@ -7,8 +7,8 @@ import pytest
 import torch
 from host_methods import BATCH, METHODS, STEPS, arguments
 
-# One run of each method is enough for every day.
-SELDOM = ("simclr_2x160_4x96", "dino_deits8", "dino_xcit")
+# One run of each method is enough for every day; DINO's is in test_dino_sinkhorn.
+SELDOM = ("simclr_2x160_4x96", "dino_deits16", "dino_deits8", "dino_xcit")
 RUNS = [pytest.param(n, marks=pytest.mark.slow) if n in SELDOM else n for n in METHODS]
 # Crops that keep an image's colours, so that bright and dark ones stay so.
 PLAIN = (

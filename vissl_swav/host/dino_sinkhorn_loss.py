@@ -72,6 +72,15 @@ class DINOSinkhorn(RankedLoss):
         self.checkpoint = None
         return super().load_state_dict(state_dict, *args, **kwargs)
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Before the first step the state that was loaded: it waits for its teacher.
+
+        A run that resumes with an epoch's last step done writes a checkpoint then.
+        """
+        if self.momentum_teacher is None and self.checkpoint is not None:
+            return dict(self.checkpoint)
+        return super().state_dict(*args, **kwargs)
+
     @property
     def sharded(self) -> tuple[str, nn.Module | None]:
         """Nothing differs from rank to rank."""

@@ -100,10 +100,11 @@ def check_terms(cfg: Any) -> None:
         _check_term(cfg, place, term)
     names = [term["name"] for term in terms]
     ours = [name for name in names if name in LOSSES]
-    if len(ours) != 1:
+    with_head = [n for n, loss in LOSSES.items() if "num_prototypes" in loss.inferred]
+    if len(ours) != 1 or ours[0] not in with_head:
         raise _error(
             f"has {ours or 'none'} of our losses; wanted exactly one of "
-            f"{', '.join(LOSSES)}: the prototypes of the head are its own"
+            f"{', '.join(with_head)}: the prototypes of the head are its own"
         )
     if len(set(names)) < len(names):
         raise _error(f"names a loss twice ({names}); give each once, with one weight")
