@@ -13,6 +13,8 @@ import same_runs
 import torch
 import yaml
 
+from vissl_swav.host import preemption
+
 MIXED = (
     "+config/pretrain/mixed=swav_plus_simclr",
     "config.LOSS.simclr_info_nce_loss.buffer_params.embedding_dim=8",
@@ -184,24 +186,24 @@ def test_hooks_are_those_of_our_term_and_come_before_the_hosts(mixed, tmp_path):
     assert max(places) < checkpoint
 
 
-def test_a_run_on_two_ranks_goes_on_where_it_was_ended(images, tmp_path):
-    """Bit for bit; each rank has its own queue; terms and health in the files."""
+def ended_run(images, folder, *extra, processes):
+    """Folder of a run that was not ended; one that was has equalled it bit for bit."""
     pytest.importorskip("vissl")
     settings = [
         setting
         for setting in host_runs.overrides(
             images,
-            tmp_path / "unused",
+            folder / "unused",
             *MIXED,
             "config.CHECKPOINT.CHECKPOINT_FREQUENCY=1",
-            "config.LOSS.swav.queue_length=32",
             "config.LOG_FREQUENCY=1",
+            *extra,
             loss="weighted_sum",
-            processes=2,
+            processes=processes,
         )
         if not setting.startswith("config.CHECKPOINT.DIR=")
     ]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole, parts = folder / "whole", folder / "parts"
     done = host_runs.python(
         *("tests/interrupted_runs.py", whole, "", parts, "TERM:step:3", "--"),
         *settings,
@@ -209,23 +211,46 @@ def test_a_run_on_two_ranks_goes_on_where_it_was_ended(images, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     log = parts.with_name("parts.log").read_text(errors="replace")
-    assert json.loads(done.stdout.splitlines()[-1])[1][-1] == 0, log[-3000:]
+    codes = json.loads(done.stdout.splitlines()[-1])
+    assert codes == [[0], [preemption.EXIT_CODE, 0]], log[-3000:]
     assert same_runs.steps(whole) == same_runs.steps(parts)
+    same_runs.assert_same_state(same_runs.final(whole), same_runs.final(parts))
+    assert len(host_runs.lines(whole)) == 6
+    return whole
+
+
+def test_a_run_on_two_ranks_goes_on_where_it_was_ended(images, tmp_path):
+    """Each rank has its own queue; terms and health are in the files."""
+    queue = "config.LOSS.swav.queue_length=32"
+    whole = ended_run(images, tmp_path, queue, processes=2)
     lines = host_runs.lines(whole)
-    assert len(lines) == 6
     for line in lines:
         terms = line["terms"]
         sums = terms["swav"] + 0.5 * terms["simclr_info_nce_loss"]
         assert line["loss"] == pytest.approx(sums, rel=1e-5)
-    states = [same_runs.final(folder) for folder in (whole, parts)]
-    same_runs.assert_same_state(*states)
-    loss = states[0]["loss"]
+    loss = same_runs.final(whole)["loss"]
     first = loss["losses.swav.swav.queue.features"]
     (second,) = loss["losses.swav._extra_state"]["other_ranks"]
     assert first.abs().sum() > 0 and not torch.equal(first, second["features"])
     rows = (whole / "health.jsonl").read_text().splitlines()
-    health = [json.loads(row) for row in rows]
-    measured = [row for row in health if "loss" in row]
+    measured = [row for row in map(json.loads, rows) if "loss" in row]
     swav = [line["terms"]["swav"] for line in lines]
     assert [row["loss"] for row in measured] == pytest.approx(swav, abs=1e-4)
     assert {row["ceiling"] for row in measured} == {round(math.log(12), 6)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ours", "theirs", "state"),
+    [
+        ("sela_v2", "simclr_info_nce_loss", "method.bank.features"),
+        ("swav_momentum", "barlow_twins_loss", "encoder.heads.0.prototypes0.weight"),
+    ],
+)
+def test_hooks_of_other_terms_of_ours(images, tmp_path, ours, theirs, state):
+    """Bank and labels, or a momentum encoder, are kept as without the sum."""
+    terms = f"{TERMS}[{{name:{ours},weight:1}},{{name:{theirs},weight:0.1}}]"
+    width = "config.LOSS.barlow_twins_loss.embedding_dim=8"
+    whole = ended_run(images, tmp_path, terms, width, processes=1)
+    assert all(set(line["terms"]) == {ours, theirs} for line in host_runs.lines(whole))
+    assert f"losses.{ours}.{state}" in same_runs.final(whole)["loss"]

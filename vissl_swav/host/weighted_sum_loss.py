@@ -87,8 +87,10 @@ class WeightedSum(ClassyLoss):
                 rows = term.rows(output[term.output])
                 values.append(loss(rows, term.rows(target)))
         self._values = [value.detach().float() for value in values]
-        weighted = zip(self.terms, values, strict=True)
-        return torch.stack([term.weight * value for term, value in weighted]).sum()
+        total = torch.zeros_like(values[0])
+        for term, value in zip(self.terms, values, strict=True):
+            total = total + term.weight * value
+        return total
 
     def take_means(self) -> None:
         """The last step's values as means over ranks; every rank must call it."""
