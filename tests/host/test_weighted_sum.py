@@ -124,9 +124,41 @@ def test_labels_train_a_prototype_head_beside_clusters_of_ours(mixed):
     assert config.LOSS.sela_v2.num_crops == 3
 
 
+@pytest.mark.parametrize("crops", [None, [0, 2]])
+def test_our_contrastive_loss_is_a_term(mixed, crops):
+    """It has no prototypes, so it may stand beside a loss that does."""
+    from vissl_swav.core.simclr_multicrop import simclr_multicrop_loss
+    from vissl_swav.host import settings
+    from vissl_swav.host.weighted_sum_loss import WeightedSum
+
+    listed = "null" if crops is None else str(crops).replace(" ", "")
+    config = mixed(
+        f"{TERMS}[{SWAV},{{name:simclr_multicrop,weight:0.5,crops:{listed}}}]",
+        "config.LOSS.simclr_multicrop.temperature=0.2",
+    )
+    assert config.LOSS.simclr_multicrop.num_crops == (3 if crops is None else 2)
+    settings.take_terms(config)
+    loss = WeightedSum.from_config(config.LOSS.weighted_sum)
+    torch.manual_seed(0)
+    rows = torch.nn.functional.normalize(torch.randn(3 * 4, 8), dim=1)
+    scores = rows @ torch.nn.functional.normalize(torch.randn(12, 8), dim=1).T
+    loss.eval()
+    both = loss([rows, scores], torch.zeros(12, dtype=torch.long))
+    alone = loss.losses["swav"]([rows, scores], torch.zeros(12, dtype=torch.long))
+    seen = rows if crops is None else rows.view(3, 4, 8)[crops].flatten(0, 1)
+    count = 3 if crops is None else 2
+    contrast = simclr_multicrop_loss(seen, num_crops=count, temperature=0.2)
+    assert float(both) == pytest.approx(float(alone + 0.5 * contrast), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("terms", "message"),
     [
+        ("[{name:simclr_multicrop,weight:1}," + SIMCLR + "]", "has none of our losses"),
+        (
+            f"[{SWAV},{{name:simclr_multicrop,weight:1,crops:[0]}}]",
+            "simclr_multicrop has num_crops 1; wanted >= 2",
+        ),
         (f"[{SWAV}]", "two terms at least"),
         ("[swav,simclr_info_nce_loss]", "wanted a mapping with name and weight"),
         (f"[{SWAV},{{name:simclr_info_nce_loss}}]", "has weight None; wanted a number"),

@@ -7,7 +7,7 @@ the composed config shows what will run.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vissl_swav.health.plan import Contrast, loss_ceiling, loss_floor
@@ -26,7 +26,13 @@ from vissl_swav.host.settings.losses import (
     LossKeys,
 )
 from vissl_swav.host.settings.schedule import Schedule, schedule_of
-from vissl_swav.host.settings.sums import complete_sum, followed_loss, is_sum
+from vissl_swav.host.settings.sums import (
+    complete_sum,
+    followed_loss,
+    is_sum,
+    other_terms_of_ours,
+    term_names,
+)
 
 # The paper's first epoch of freeze, for prototypes that are trained.
 _FREEZE_EPOCHS = 1
@@ -85,25 +91,46 @@ def infer(cfg: Any) -> Any:
         parts.check_is_whole(cfg.MODEL)
     loss = LOSSES[followed_loss(cfg)]
     for other in LOSSES:
-        if other != loss.name and cfg.LOSS.get(other):
+        if other not in term_names(cfg) and cfg.LOSS.get(other):
             logging.warning(
                 f"vissl_swav: the loss is {loss.name}; what stands below "
                 f"config.LOSS.{other} is not read (config.LOSS.{other}=null says so)."
             )
+    _complete(cfg, loss)
+    if is_sum(cfg):
+        complete_sum(cfg)
+        for name, crops in other_terms_of_ours(cfg):
+            _complete(cfg, LOSSES[name], crops)
+    if cfg.DATA.TRAIN.COLLATE_FUNCTION == "default_collate":
+        logging.info(f"vissl_swav: DATA.TRAIN.COLLATE_FUNCTION is now {COLLATOR_NAME}")
+        cfg.DATA.TRAIN.COLLATE_FUNCTION = COLLATOR_NAME
+    # Late: `health` reads what this file says of the loss.
+    from vissl_swav.host.settings.health import infer_health
+
+    infer_health(cfg)
+    return cfg
+
+
+def _complete(cfg: Any, loss: LossKeys, crops: Sequence[int] | None = None) -> None:
+    """`LOSS.<name>` of one loss of ours, in place.
+
+    Args:
+        cfg: the host's config.
+        loss: the run's, or a term of its sum.
+        crops: those that the term takes; None for all.
+    """
     given = dict(cfg.LOSS.get(loss.name) or {})
     given.pop("name", None)
     parts.check_keys(given, loss.keys, f"config.LOSS.{loss.name}")
     check_types(loss, given)
     settings = {**loss.defaults, **given}
     _settle_alternatives(loss, given, settings)
-    inferred: dict[str, Any] = {
-        "num_crops": parts.num_crops(cfg, given.get("num_crops"))
-    }
+    count = parts.num_crops(cfg, None if crops else given.get("num_crops"))
+    inferred: dict[str, Any] = {"num_crops": len(crops) if crops else count}
+    shares_a_head = loss.has_prototypes or is_sum(cfg)
+    head = parts.swav_head(cfg) if shares_a_head else parts.projection_head(cfg)
     if loss.has_prototypes:
-        head = parts.swav_head(cfg)
         inferred["num_prototypes"] = list(head["num_clusters"])
-    else:
-        head = parts.projection_head(cfg)
     inferred["embedding_dim"] = head["dims"][-1]
     if "queue_length" in settings:
         total, local = _queue_rows(settings["queue_length"], cfg, loss.name)
@@ -113,16 +140,6 @@ def infer(cfg: Any) -> Any:
         _set_inferred(loss, settings, key, value)
     build(loss, settings)
     cfg.LOSS[loss.name] = type(cfg)(settings)
-    if is_sum(cfg):
-        complete_sum(cfg)
-    if cfg.DATA.TRAIN.COLLATE_FUNCTION == "default_collate":
-        logging.info(f"vissl_swav: DATA.TRAIN.COLLATE_FUNCTION is now {COLLATOR_NAME}")
-        cfg.DATA.TRAIN.COLLATE_FUNCTION = COLLATOR_NAME
-    # Late: `health` reads what this file says of the loss.
-    from vissl_swav.host.settings.health import infer_health
-
-    infer_health(cfg)
-    return cfg
 
 
 def schedule(cfg: Any) -> Schedule:

@@ -1,4 +1,4 @@
-"""Settings of `LOSS.weighted_sum`: one of our losses and some of the host's.
+"""Settings of `LOSS.weighted_sum`: a loss of ours with prototypes and others.
 
     LOSS:
       name: weighted_sum
@@ -7,15 +7,15 @@
           - {name: swav, weight: 1.0}
           - {name: simclr_info_nce_loss, weight: 0.5}
 
-Each loss keeps its own section below `LOSS`, ours and the host's. Our term takes the
-whole output of `swav_head`, and our hooks follow it as if it were the run's loss. A
-term of the host's takes one output, number `output` (0: the embeddings; 1, 2, ...: the
-scores of prototype head 0, 1, ...), of the crops `crops` (null: all), and their
-targets.
+Each loss keeps its own section below `LOSS`, ours and the host's. Our term with
+prototypes takes the whole output of `swav_head`, and our hooks follow it as if it were
+the run's loss. Every other term takes one output, number `output` (0: the embeddings;
+1, 2, ...: the scores of prototype head 0, 1, ...), of the crops `crops` (null: all),
+and their targets.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vissl_swav.host.errors import StartError
@@ -27,7 +27,7 @@ WEIGHTED_SUM = "weighted_sum"
 KEYS = ("terms",)
 _TERMS_KEY = f"config.LOSS.{WEIGHTED_SUM}.terms"
 _OF_OURS = ("name", "weight")
-_OF_HOSTS = (*_OF_OURS, "output", "crops")
+_OF_OTHERS = (*_OF_OURS, "output", "crops")
 # Losses that compare the first half of their rows with the second.
 _OF_TWO_CROPS = ("simclr_info_nce_loss", "barlow_twins_loss")
 _HOOKED = "its hook looks for a momentum encoder at the run's own loss"
@@ -61,7 +61,19 @@ def term_names(cfg: Mapping[str, Any]) -> list[str]:
 def followed_loss(cfg: Mapping[str, Any]) -> str:
     """The loss that our hooks follow: `LOSS.name`, or of a sum the term of ours."""
     names = term_names(cfg)
-    return next((name for name in names if name in LOSSES), names[0])
+    return next(filter(_leads, names), names[0])
+
+
+def other_terms_of_ours(cfg: Any) -> Iterator[tuple[str, Sequence[int] | None]]:
+    """Name and crops of the terms of ours that no hook follows."""
+    for term in cfg.LOSS[WEIGHTED_SUM].terms:
+        if term["name"] in LOSSES and not _leads(term["name"]):
+            yield term["name"], term["crops"]
+
+
+def _leads(name: str) -> bool:
+    """Whether a loss is ours and scores prototypes: our hooks follow it."""
+    return name in LOSSES and LOSSES[name].has_prototypes
 
 
 def infer_hosts_terms(cfg: Any, host_infer: HostInfer) -> Any:
@@ -99,12 +111,12 @@ def check_terms(cfg: Any) -> None:
     for place, term in enumerate(terms):
         _check_term(cfg, place, term)
     names = [term["name"] for term in terms]
-    ours = [name for name in names if name in LOSSES]
-    with_head = [n for n, loss in LOSSES.items() if "num_prototypes" in loss.inferred]
-    if len(ours) != 1 or ours[0] not in with_head:
+    leading = list(filter(_leads, names))
+    if len(leading) != 1:
         raise _error(
-            f"has {ours or 'none'} of our losses; wanted exactly one of "
-            f"{', '.join(with_head)}: the prototypes of the head are its own"
+            f"has {leading or 'none'} of our losses with prototypes; wanted exactly "
+            f"one of {', '.join(filter(_leads, LOSSES))}: the prototypes of the head "
+            "are its own"
         )
     if len(set(names)) < len(names):
         raise _error(f"names a loss twice ({names}); give each once, with one weight")
@@ -119,7 +131,7 @@ def complete_sum(cfg: Any) -> None:
     section = cfg.LOSS[followed_loss(cfg)]
     counts = section["num_crops"], len(section["num_prototypes"])
     for place, term in enumerate(cfg.LOSS[WEIGHTED_SUM].terms):
-        if term["name"] in LOSSES:
+        if _leads(term["name"]):
             continue
         two = term["name"] in _OF_TWO_CROPS
         term.setdefault("output", 0)
@@ -130,7 +142,7 @@ def complete_sum(cfg: Any) -> None:
                 f"[{place}].crops is {term['crops']} of {counts[0]} crops; "
                 f"{term['name']} compares two: [0,1], say"
             )
-        if term["output"] == 0:
+        if term["output"] == 0 and term["name"] not in LOSSES:
             _check_width(cfg, term["name"], section["embedding_dim"])
 
 
@@ -166,7 +178,7 @@ def _check_term(cfg: Any, place: int, term: Any) -> None:
             f"[{place}] is {name}, but config.LOSS.{name} is not there; give the loss "
             "a section of its own (empty where it has no keys: {})"
         )
-    valid = _OF_OURS if name in LOSSES else _OF_HOSTS
+    valid = _OF_OURS if _leads(name) else _OF_OTHERS
     parts.check_keys(term, valid, f"{_TERMS_KEY}[{place}]", key=_TERMS_KEY)
     weight = term.get("weight")
     number = weight if isinstance(weight, (int, float)) else 0
