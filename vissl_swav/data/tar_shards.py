@@ -211,7 +211,7 @@ def _scan_one(shard: str, number: int, progress: _ScanProgress) -> list[_Member]
                     _refuse_link(shard, member)
                     images.append((member.name, member.offset_data, member.size))
                 elif kind == ".cls":
-                    labels[_key(member.name)] = _label(shard, tar, member)
+                    labels[member_key(member.name)] = _label(shard, tar, member)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(
             f"{shard} cannot be read as an uncompressed tar: {error}. Copy or make it "
@@ -219,20 +219,22 @@ def _scan_one(shard: str, number: int, progress: _ScanProgress) -> list[_Member]
         ) from error
     # Beside 17.jpg, 17.mask.png is no photograph; where no member has a plain name the
     # dots are the file names' own.
-    plain = {_key(name) for name, *_ in images if _is_plain(name)}
+    plain = {member_key(name) for name, *_ in images if is_plain(name)}
     return [
-        _Member(number, name, offset, size, labels.get(_key(name)))
+        _Member(number, name, offset, size, labels.get(member_key(name)))
         for name, offset, size in images
-        if _is_plain(name) or _key(name) not in plain
+        if is_plain(name) or member_key(name) not in plain
     ]
 
 
-def _key(name: str) -> str:
+def member_key(name: str) -> str:
+    """What the members of a sample share: the path up to the file name's first dot."""
     folder, base = posixpath.split(name)
     return posixpath.join(folder, base.partition(".")[0])
 
 
-def _is_plain(name: str) -> bool:
+def is_plain(name: str) -> bool:
+    """Whether the file name has one dot, as 17.jpg has and 17.mask.png has not."""
     return posixpath.basename(name).count(".") == 1
 
 
