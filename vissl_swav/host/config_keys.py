@@ -32,6 +32,9 @@ _OURS = {
     "config.MODEL.AMP_PARAMS.AMP_DTYPE",
     "config.DATA.TRAIN.IMAGES_ON_DEVICE",
     "config.DATA.TRAIN.MAX_UNREADABLE_SHARE",
+    "config.DATA.TRAIN.STREAM",
+    "config.DATA.TRAIN.STREAM.NUM_IMAGES",
+    "config.DATA.TRAIN.STREAM.SHUFFLE_BUFFER",
 }
 # Our k-NN takes lists where the host's takes a number.
 _ALSO_LISTS: Any = {

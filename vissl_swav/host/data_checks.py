@@ -16,6 +16,7 @@ from vissl_swav.data.folders import (
     check_same_classes,
 )
 from vissl_swav.data.image_list import open_images
+from vissl_swav.data.shard_sample import look_into_shards
 from vissl_swav.health.plan import steps_per_epoch
 from vissl_swav.health.plan_memory import bank_bytes
 from vissl_swav.health.plan_verdicts import more_clusters, too_few_images
@@ -23,6 +24,7 @@ from vissl_swav.host import machine_checks, settings
 from vissl_swav.host.errors import StartError
 
 _NUM_TRIED = 16
+_NUM_SHARDS_TRIED = 4
 Counts = dict[str, int | None]
 
 
@@ -108,6 +110,9 @@ def _look(split: settings.SplitFacts, source: str, path: str) -> _Looked:
     try:
         if source == settings.SOURCE_NAME:
             return _look_at_images(path)
+        if source == settings.STREAM_NAME:
+            look_into_shards(path, num_shards=_NUM_SHARDS_TRIED, num_images=_NUM_TRIED)
+            return _Looked(split.streamed)
         if source == "disk_folder":
             report = check_image_folder(path, min_images=1)
             return _Looked(report.num_images, report)

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from classy_vision.hooks.classy_hook import ClassyHook
 from vissl_swav.backends.torch_collective import collective
 from vissl_swav.data.errors import DataError
 from vissl_swav.data.findings import num_cores
+from vissl_swav.data.shard_reading import is_shard
 from vissl_swav.host import settings
 from vissl_swav.host.task_view import TaskView
 from vissl_swav.host.unreadable import UnreadableReader
@@ -18,6 +20,8 @@ from vissl_swav.host.unreadable import UnreadableReader
 VERDICT_AFTER = 200
 MAX_WAITING_SHARE = 0.2
 _MAX_NAMED = 5
+# A few broken images among the first ones say nothing of the rest of a stream.
+_LEAST_SEEN = 1000
 
 
 class TooManyUnreadable(DataError):
@@ -43,9 +47,11 @@ class DataHook(ClassyHook):
         self._waited = 0.0
         self._recent = _Span()
         self._start = _Span()
+        self._first_step = 0
 
     def on_start(self, task: Any) -> None:
         """Images that an earlier start could not read may have been mended since."""
+        self._first_step = TaskView(task).step
         folder = TaskView(task).checkpoint_folder
         for split in ("train", "test"):
             self._readers[split] = UnreadableReader(folder, split)
@@ -110,15 +116,31 @@ class DataHook(ClassyHook):
         reader = self._tell_unreadable("train")
         # Every rank reads the files that it can see; the one that sees most decides.
         seen = torch.tensor(len(reader.reasons), device=view.device)
-        count = int(collective().all_reduce_max(seen))
+        broken = torch.tensor(sum(map(is_shard, reader.reasons)), device=view.device)
+        worst = collective().all_reduce_max(torch.stack([seen, broken])).tolist()
         share = settings.max_unreadable_share(view.cfg)
-        total = view.num_train_images
-        if count > share * total:
-            raise TooManyUnreadable(
-                f"{count} of {total} training images could not be read, more than "
-                f"config.DATA.TRAIN.MAX_UNREADABLE_SHARE={share} allows. They stand in "
-                f"{reader.pattern}; remove or replace them, or raise the share."
-            )
+        for count, total, what in self._counts(view, *worst):
+            if count > share * total:
+                raise TooManyUnreadable(
+                    f"{count} of {total} {what} could not be read, more than "
+                    f"config.DATA.TRAIN.MAX_UNREADABLE_SHARE={share} allows. They "
+                    f"stand in {reader.pattern}; remove or replace them, or raise the "
+                    "share."
+                )
+
+    def _counts(
+        self, view: TaskView, named: int, broken: int
+    ) -> Iterator[tuple[int, int, str]]:
+        """What is unreadable, of how many; one broken shard of a stream always may be.
+
+        A stream's images are held against those that this start has seen.
+        """
+        if view.num_shards is None:
+            yield named, view.num_train_images, "training images"
+            return
+        seen = (view.step + 1 - self._first_step) * view.batch_size
+        yield named - broken, max(seen, _LEAST_SEEN), "training images so far"
+        yield max(0, broken - 1), view.num_shards, "shards (beside one)"
 
     def _tell_unreadable(self, split: str) -> UnreadableReader:
         reader = self._readers[split]

@@ -7,7 +7,7 @@ from vissl_swav.data.errors import DataError
 from vissl_swav.data.image_list import open_images, split_folders
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.quoting import quoted
-from vissl_swav.host.settings import SOURCE_NAME
+from vissl_swav.host.settings import SOURCE_NAME, STREAM_NAME
 
 KEY = "data"
 
@@ -18,7 +18,11 @@ def without_data(overrides: Sequence[str]) -> list[str]:
 
 
 def expand_data_override(
-    overrides: Sequence[str], *, labelled: bool, test: bool
+    overrides: Sequence[str],
+    *,
+    labelled: bool,
+    test: bool,
+    streams: bool = False,
 ) -> list[str]:
     """Replaces `data=PATH` by overrides of the host's keys; the rest stays as it is.
 
@@ -30,6 +34,7 @@ def expand_data_override(
         overrides: of the command line.
         labelled: whether the run needs labels.
         test: whether the run has test phases.
+        streams: whether the training images are shards to be streamed.
 
     Returns:
         The overrides for hydra; equal to the given ones without `data=`.
@@ -50,6 +55,8 @@ def expand_data_override(
     text = given[0].partition("=")[2]
     if not text.strip():
         raise StartError(f"{KEY}= is empty; wanted {KEY}=PATH, of images.")
+    if streams:
+        return [*_of_stream(text), *others]
     try:
         paths = _paths_of_splits(text, test=test and not _has_test_data(others))
         expanded = [
@@ -99,6 +106,15 @@ def _of_split(split: str, path: str, labelled: bool) -> list[str]:
         )
     # The host's word for "ask the source".
     return [*overrides, f"{section}.LABEL_SOURCES=[torchvision_dataset]"]
+
+
+def _of_stream(text: str) -> list[str]:
+    """Nothing is opened here: `data_checks` looks into the shards."""
+    path = os.path.abspath(os.path.expanduser(text))
+    return [
+        f"config.DATA.TRAIN.DATASET_NAMES=[{STREAM_NAME}]",
+        f"config.DATA.TRAIN.DATA_PATHS=[{quoted(path)}]",
+    ]
 
 
 def _has_test_data(overrides: Sequence[str]) -> bool:

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from vissl_swav.data.decoding import UnreadableImage
 from vissl_swav.host.keyed_sampler import KeyedIndex
 from vissl_swav.host.unreadable import UnreadableLog
 
-# With one readable image in a hundred, one is found in 99.99 % of cases.
-_ATTEMPTS = 1000
+# With one readable image in a hundred, one is found in 99.99 % of cases; and a whole
+# shard of a stream may be unreadable.
+_ATTEMPTS, _STREAM_ATTEMPTS = 1000, 100_000
 _ATTACHED = "_vissl_swav_keyed_items"
 
 _current: list[int] = []
@@ -34,12 +36,15 @@ class KeyedItems:
 
     Attributes:
         log: where images that cannot be read are named.
+        streams: whether the source gives another image when it is asked again
+            (`StreamSource`), instead of having numbered ones.
         seeds_globals: whether transforms draw from the global generators, as the host's
             own do; seeding and restoring three of them costs 0.13 ms an image.
     """
 
     log: UnreadableLog
     seeds_globals: bool
+    streams: bool = False
 
 
 def current_key() -> int | None:
@@ -76,7 +81,9 @@ def _first_readable(
     if isinstance(index, KeyedIndex):
         index, key = index
     fault = None
-    for candidate in _candidates(index, len(dataset)):
+    attempts = _STREAM_ATTEMPTS if items.streams else _ATTEMPTS
+    again = repeat(index, attempts)
+    for candidate in again if items.streams else _candidates(index, len(dataset)):
         try:
             with _drawing_with(key, seeds_globals=items.seeds_globals):
                 item = get_item(dataset, candidate)
@@ -86,12 +93,14 @@ def _first_readable(
         except UnreadableImage as error:
             fault = fault or error
             items.log.add(error.name, error.reason, index=candidate)
+            if items.streams:
+                dataset.data_objs[0].pass_over()
             continue
         if candidate != index:
             _take_number(dataset, item, index)
         return item
     raise RuntimeError(
-        f"none of {_ATTEMPTS} images tried can be read; the first fault: {fault}. Look "
+        f"none of {attempts} images tried can be read; the first fault: {fault}. Look "
         "at the data: vissl-swav data-check PATH."
     ) from fault
 

@@ -66,7 +66,12 @@ def compose(overrides: Sequence[str]) -> tuple[Any, Any]:
         if len(plain) != len(overrides):
             labelled = settings.wants_labels(composed.config)
             test = settings.tests(composed.config)
-            plain = expand_data_override(overrides, labelled=labelled, test=test)
+            plain = expand_data_override(
+                overrides,
+                labelled=labelled,
+                test=test,
+                streams=settings.streams(composed.config),
+            )
             composed = compose_hydra_configuration(plain)
     except (HydraException, OmegaConfBaseException) as error:
         raise StartError(refused_overrides.explain(error, plain)) from error

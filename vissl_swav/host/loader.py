@@ -18,6 +18,7 @@ from vissl_swav.host import settings
 from vissl_swav.host.keyed_items import KeyedItems, attach
 from vissl_swav.host.keyed_sampler import KeyedSampler
 from vissl_swav.host.resident_loader import ResidentLoader
+from vissl_swav.host.stream_source import StreamSampler
 from vissl_swav.host.unreadable import UnreadableLog
 from vissl_swav.transforms.multicrop import MultiCrop
 
@@ -133,6 +134,7 @@ def with_our_loader(build_dataloader: BuildLoader, wrap: BuildLoader) -> BuildLo
             KeyedItems(
                 UnreadableLog(wanted.folder, dataset.split.lower(), get_rank()),
                 seeds_globals=not wanted.only_multi_crop,
+                streams=wanted.streams,
             ),
         )
         loader = _loader(
@@ -191,14 +193,15 @@ def _sampler(
         from vissl.data import get_sampler
 
         return get_sampler(dataset, dataset_config, seed)
-    return KeyedSampler(
-        len(dataset),
-        batch_size=wanted.batch_size,
-        seed=seed,
-        rank=get_rank(),
-        num_replicas=get_world_size(),
-        drop_last=wanted.drop_last,
-    )
+    common: dict[str, Any] = {
+        "batch_size": wanted.batch_size,
+        "seed": seed,
+        "rank": get_rank(),
+        "num_replicas": get_world_size(),
+    }
+    if wanted.streams:
+        return StreamSampler(len(dataset), **common)
+    return KeyedSampler(len(dataset), **common, drop_last=wanted.drop_last)
 
 
 def _normalized(value: Any, multi_crop: MultiCrop) -> Any:

@@ -131,12 +131,14 @@ def _join_items(ssl_dataset: Any) -> None:
 
 
 def _join_data(data: Any) -> None:
-    """Our source of images, and our loader where a split is ours."""
+    """Our sources of images, and our loader where a split is ours."""
     from vissl_swav.host import settings
     from vissl_swav.host.image_source import ImageSource
     from vissl_swav.host.loader import with_our_loader
+    from vissl_swav.host.stream_source import StreamSource
 
     data.DATASET_SOURCE_MAP[settings.SOURCE_NAME] = ImageSource
+    data.DATASET_SOURCE_MAP[settings.STREAM_NAME] = StreamSource
     data.DATA_SOURCES_WITH_SUBSET_SUPPORT.add(settings.SOURCE_NAME)
     if not hasattr(data, "_vissl_swav_joined"):
         data.build_dataloader = with_our_loader(

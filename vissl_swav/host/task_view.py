@@ -250,6 +250,12 @@ class TaskView:
         return len(self._task.datasets["train"])
 
     @property
+    def num_shards(self) -> int | None:
+        """Tar files that the training images are streamed from; None for no stream."""
+        sources = getattr(self._task.datasets["train"], "data_objs", [None])
+        return getattr(sources[0], "num_shards", None)
+
+    @property
     def processes_per_node(self) -> int:
         """Ranks of this run on a machine."""
         return settings.processes_per_node(self._task.config)

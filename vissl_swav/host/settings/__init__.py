@@ -67,6 +67,12 @@ from vissl_swav.host.settings.run import (
     take_shape,
 )
 from vissl_swav.host.settings.schedule import Schedule
+from vissl_swav.host.settings.stream import (
+    STREAM_NAME,
+    StreamSettings,
+    stream_settings,
+    streams,
+)
 from vissl_swav.host.settings.sums import (
     WEIGHTED_SUM,
     infer_hosts_terms,
@@ -85,6 +91,7 @@ __all__ = [
     "SIMCLR_MULTICROP",
     "SMALL_RESNET_DEPTHS",
     "SOURCE_NAME",
+    "STREAM_NAME",
     "SWAV",
     "SWAV_MOMENTUM",
     "TRAIN_STEP_NAME",
@@ -93,6 +100,7 @@ __all__ = [
     "RunFacts",
     "Schedule",
     "SplitFacts",
+    "StreamSettings",
     "batch_of_one_process",
     "check_loss_key",
     "check_resolved",
@@ -131,6 +139,8 @@ __all__ = [
     "small_resnet",
     "starts_with_multi_crop",
     "storable",
+    "stream_settings",
+    "streams",
     "take_num_images",
     "take_shape",
     "take_terms",

@@ -6,6 +6,7 @@ from typing import Any
 
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings import parts
+from vissl_swav.host.settings.stream import STREAM_NAME, infer_stream
 
 SOURCE_NAME = "images"
 COLLATOR_NAME = "multi_crop_collator"
@@ -31,6 +32,7 @@ class LoaderSettings:
     crops_on_device: bool
     images_on_device: bool
     uses_hosts_sampler: bool
+    streams: bool
     folder: str
 
 
@@ -48,6 +50,7 @@ def loader_settings(cfg: Any, split: str) -> LoaderSettings:
         crops_on_device=train and crops_on_device(cfg),
         images_on_device=train and images_on_device(cfg),
         uses_hosts_sampler=uses_hosts_sampler(cfg, split),
+        streams=STREAM_NAME in data.DATA_SOURCES,
         folder=cfg.CHECKPOINT.DIR,
     )
 
@@ -74,6 +77,7 @@ def infer_data(cfg: Any) -> None:
         for place, entry in enumerate(transforms):
             if entry["name"] == parts.TRANSFORM_NAME:
                 _complete(cfg, split, entry, is_last=place == len(transforms) - 1)
+    infer_stream(cfg)
     _check_on_device(cfg)
     max_unreadable_share(cfg)
 
@@ -98,11 +102,9 @@ def only_multi_crop(cfg: Any, split: str) -> bool:
 
 
 def uses_our_loader(cfg: Any, split: str) -> bool:
-    """Whether a split has our transform or our source."""
-    return (
-        multi_crop_entry(cfg, split) is not None
-        or SOURCE_NAME in cfg.DATA[split].DATA_SOURCES
-    )
+    """Whether a split has our transform or one of our sources."""
+    ours = {SOURCE_NAME, STREAM_NAME} & set(cfg.DATA[split].DATA_SOURCES)
+    return bool(ours) or multi_crop_entry(cfg, split) is not None
 
 
 def uses_hosts_sampler(cfg: Any, split: str) -> bool:

@@ -26,6 +26,7 @@ from vissl_swav.host.settings.losses import (
     LossKeys,
 )
 from vissl_swav.host.settings.schedule import Schedule, schedule_of
+from vissl_swav.host.settings.stream import STREAM_NAME
 from vissl_swav.host.settings.sums import (
     complete_sum,
     followed_loss,
@@ -235,6 +236,7 @@ def _label_paths(cfg: Any) -> None:
             "disk_folder",
             "torchvision_dataset",
             SOURCE_NAME,
+            STREAM_NAME,
         }
         if data.DATA_PATHS and folders and not data.LABEL_PATHS:
             data.LABEL_PATHS = list(data.DATA_PATHS)

@@ -7,11 +7,15 @@ from typing import Any
 
 from vissl_swav.host.settings.loss import clusters, loss_settings, world_size
 from vissl_swav.host.settings.same_run import identity, plain, resumes_to
+from vissl_swav.host.settings.stream import stream_settings, streams
 
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """Where the images of a split lie; `limit` is -1 for all of them."""
+    """Where the images of a split lie; `limit` is -1 for all of them.
+
+    `streamed` is the number of images of an epoch where they come from a stream.
+    """
 
     name: str
     sources: list[str]
@@ -22,6 +26,7 @@ class SplitFacts:
     drops_last: bool
     copied_to_local_disk: bool
     labelled: bool
+    streamed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -150,4 +155,7 @@ def _split_facts(cfg: Any, name: str) -> SplitFacts:
         drops_last=data.DROP_LAST,
         copied_to_local_disk=data.COPY_TO_LOCAL_DISK,
         labelled=bool(data.LABEL_SOURCES),
+        streamed=stream_settings(cfg).images_per_epoch
+        if name == "TRAIN" and streams(cfg)
+        else None,
     )
