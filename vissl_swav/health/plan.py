@@ -12,6 +12,8 @@ from dataclasses import dataclass
 # SGD with LARC (SwAV, appendices A.1 and A.6): 0.6 at 256 images, linear in the batch.
 RULE_RATE, RULE_BATCH = 0.6, 256
 _RULE_OPTIMIZER = "sgd"
+# ImageNet's: the epoch that the paper's settings are counted in.
+USUAL_EPOCH = 1_281_167
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,11 @@ def steps_per_epoch(
         return num_images // world_size // batch_per_process
     share = -(-num_images // world_size)
     return -(-share // batch_per_process)
+
+
+def usual_epoch_steps(batch: int) -> int:
+    """Steps of ImageNet's epoch, with the last, incomplete one."""
+    return -(-USUAL_EPOCH // batch)
 
 
 def loss_ceiling(num_prototypes: Sequence[int]) -> float:

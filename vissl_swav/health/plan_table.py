@@ -50,6 +50,9 @@ def _data_rows(plan: Plan) -> Iterator[Row]:
     counted = _UNKNOWN if steps is None else f"{steps} an epoch, {total} in all"
     yield "epochs", str(plan.num_epochs)
     yield "steps", counted
+    if total:
+        hours = f"{total / 3600:.1f} h for each second that a step takes"
+        yield "time", f"{hours}; steps.jsonl of a trial tells"
 
 
 def _contrast_rows(plan: Plan, contrast: Contrast) -> Iterator[Row]:

@@ -6,7 +6,12 @@ Crop lists of unequal length are not here: the transform itself refuses them.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vissl_swav.health.plan import RULE_BATCH, RULE_RATE, Plan
+from vissl_swav.health.plan import (
+    RULE_BATCH,
+    RULE_RATE,
+    Plan,
+    usual_epoch_steps,
+)
 
 ERROR, WARNING = "error", "warning"
 # The checks of the images refuse these two as well, before a plan is made.
@@ -102,9 +107,8 @@ def _freeze(plan: Plan) -> list[Verdict]:
                 "PROTOTYPES NEVER THAW",
                 f"prototypes are frozen for {_span(plan, frozen)}, and the run has "
                 f"{_span(plan, plan.num_epochs)}: they would never be trained. Set "
-                f"freeze_prototypes_epochs={int(plan.num_epochs > 1)}, or train "
-                "longer; prototypes that are meant to stay as they are have "
-                "trainable_prototypes=false.",
+                f"{_shorter_freeze(plan)}, or train longer; prototypes that are meant "
+                "to stay as they are have trainable_prototypes=false.",
                 key,
             )
         ]
@@ -116,7 +120,8 @@ def _freeze(plan: Plan) -> list[Verdict]:
             WARNING,
             "LONG FREEZE",
             f"prototypes are frozen for {_span(plan, frozen)}, {share:.0%} of the run; "
-            "the paper freezes for one epoch: freeze_prototypes_epochs=1.",
+            "the paper freezes for one epoch of ImageNet: "
+            f"{_shorter_freeze(plan)}.",
             key,
         )
     ]
@@ -127,7 +132,8 @@ def _queue(plan: Plan) -> list[Verdict]:
     if not plan.queue_length or start is None:
         return []
     key = "LOSS.*.queue_start_epoch"
-    cure = "Start it earlier, make it shorter, or set queue_length=0."
+    earlier = " (queue_start_step=N counts steps)" if plan.num_epochs == 1 else ""
+    cure = f"Start it earlier{earlier}, make it shorter, or set queue_length=0."
     if start >= plan.num_epochs:
         return [
             Verdict(
@@ -269,6 +275,16 @@ _CHECKS: tuple[Callable[[Plan], list[Verdict]], ...] = (
     _negatives,
     _crops,
 )
+
+
+def _shorter_freeze(plan: Plan) -> str:
+    """The paper's epoch of freeze, where the run has several; else in steps."""
+    if plan.num_epochs > 1:
+        return "freeze_prototypes_epochs=1"
+    if not plan.num_steps:
+        return "freeze_prototypes_epochs=0"
+    steps = min(usual_epoch_steps(plan.batch), plan.num_steps // 10)
+    return f"freeze_prototypes_steps={steps} freeze_prototypes_epochs=null"
 
 
 def _queue_for(plan: Plan, K: int) -> int:

@@ -26,6 +26,8 @@ class RunFacts:
         num_crops: of an image.
         num_prototypes: of the largest head.
         learning_rate: of the step at which the verdict fell.
+        steps: to freeze for, where an epoch of the run is much longer than the paper's
+            (one pass over a large set, say); None where epochs will do.
     """
 
     section: str
@@ -37,6 +39,7 @@ class RunFacts:
     num_crops: int
     num_prototypes: int
     learning_rate: float
+    steps: int | None = None
 
 
 def remedies(verdict: Verdict, facts: RunFacts) -> list[str]:
@@ -49,7 +52,8 @@ def remedies(verdict: Verdict, facts: RunFacts) -> list[str]:
     if verdict is Verdict.DIVERGING:
         return [_lower_rate(facts), *_freeze(facts), *_epsilon(facts), *_queue(facts)]
     if verdict is Verdict.QUEUE_HURTS:
-        later = f"start the queue later ({facts.section}.queue_start_epoch)"
+        key = "queue_start_epoch" if facts.steps is None else "queue_start_step"
+        later = f"start the queue later ({facts.section}.{key})"
         return [later, *_shorter_queue(facts), *_queue(facts), _lower_rate(facts)]
     if verdict is Verdict.AT_FLOOR:
         return [
@@ -78,6 +82,12 @@ def _against_collapse(facts: RunFacts) -> list[str]:
 def _freeze(facts: RunFacts) -> list[str]:
     if facts.freeze_epochs >= 1:
         return []
+    if facts.steps is not None:
+        return [
+            f"freeze the prototypes for {facts.steps} steps or more ({facts.section}."
+            f"freeze_prototypes_steps={facts.steps}; it is "
+            f"{facts.freeze_epochs * facts.steps:.0f})"
+        ]
     return [
         f"freeze the prototypes for an epoch or more "
         f"({facts.section}.freeze_prototypes_epochs=1; it is {facts.freeze_epochs:.2g})"

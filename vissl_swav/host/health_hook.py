@@ -52,6 +52,7 @@ class HealthHook(ClassyHook):
         self._losses: list[float] = []
         self._saved: dict[str, Any] = {}
         self._of: list[float] = []
+        self._window = 0
         self._clock: tuple[float, float] | None = None
         self._own_seconds = 0.0
         self._lengths_are_told = False
@@ -60,9 +61,11 @@ class HealthHook(ClassyHook):
     def on_start(self, task: Any) -> None:
         """Takes the windows of the checkpoint; the primary rank opens the file."""
         view = TaskView(task)
-        self._judge = Judge(view.steps_per_epoch)
+        # Nobody waits for the end of an epoch of a billion images.
+        self._window = health_settings.window_steps(view.cfg, view.steps_per_epoch)
+        self._judge = Judge(self._window)
         bounds = health_settings.bounds(view.cfg, with_queue=True)
-        self._of = [view.steps_per_epoch, *bounds]
+        self._of = [self._window, *bounds]
         self._ceiling_name = health_settings.ceiling_name(view.cfg)
         saved, self._saved = self._saved, {}
         if saved.get("of") == self._of:
@@ -94,14 +97,21 @@ class HealthHook(ClassyHook):
         finding = None
         if (view.step + 1) % settings.log_frequency(view.cfg) == 0:
             finding = self._read(view, self._judge)
+        if (view.step + 1) % self._window == 0 and self._window < view.steps_per_epoch:
+            self._count_distinct(view)
         self._own_seconds += time.perf_counter() - began
         if finding is not None:
             self._say(view, finding)
 
     def on_phase_end(self, task: Any) -> None:
-        """How many prototypes are distinct, once an epoch; no rank waits for it."""
+        """How many prototypes are distinct."""
         view = TaskView(task)
-        if view.is_training and self._file is not None:
+        if view.is_training:
+            self._count_distinct(view)
+
+    def _count_distinct(self, view: TaskView) -> None:
+        """Once an epoch, or a window of a longer one; no rank waits for it."""
+        if self._file is not None:
             weights = view.prototypes()
             if not weights:
                 return

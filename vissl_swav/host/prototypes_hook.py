@@ -1,7 +1,9 @@
 """Hook: unit rows before every forward, no gradient while frozen."""
 
+import logging
 from typing import Any
 
+from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks.classy_hook import ClassyHook
 
 from vissl_swav.core.prototypes import normalize_rows_
@@ -29,6 +31,14 @@ class PrototypesHook(ClassyHook):
         self._freeze_steps = settings.schedule(view.cfg).freeze_steps(
             view.steps_per_epoch
         )
+        # `vissl-swav train` refuses it before the start; other command lines do not.
+        if view.max_step <= self._freeze_steps < float("inf") and is_primary():
+            logging.warning(
+                f"vissl_swav: PROTOTYPES NEVER THAW. They are frozen for "
+                f"{self._freeze_steps:.0f} steps, and the run has {view.max_step}. Set "
+                "freeze_prototypes_steps, below config.LOSS, to fewer steps and "
+                "freeze_prototypes_epochs to null."
+            )
         self._normalize(view)
 
     def on_backward(self, task: Any) -> None:

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vissl_swav.health.plan_table import rows
+from vissl_swav.data.shard_sample import sample_shards
+from vissl_swav.health.plan_table import in_words, rows
 from vissl_swav.health.plan_verdicts import (
     ERROR,
     MORE_CLUSTERS,
@@ -30,6 +31,7 @@ from vissl_swav.host.settings.plan import plan_facts as facts_of
 from vissl_swav.host.settings.to_make import to_make
 
 _IMAGES = "images"
+_SHARDS, _IMAGES_LOOKED_AT = 4, 256
 _STYLES = {ERROR: "red"}
 
 
@@ -67,6 +69,8 @@ def run(overrides: Sequence[str]) -> int:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, text in rows(plan, num_parameters=parameters, momentum=about.momentum):
+        table.add_row(name, Text(text))
+    for name, text in [] if given or problems else _shard_rows(cfg):
         table.add_row(name, Text(text))
     console.print(table)
     for problem in problems:
@@ -114,6 +118,26 @@ def _images_of(facts: settings.RunFacts) -> tuple[list[str], int | None]:
     except StartError as error:
         return [str(error)], counts.get("TRAIN")
     return [], counts.get("TRAIN")
+
+
+def _shard_rows(cfg: Any) -> list[tuple[str, str]]:
+    """What there is to read, where the images are streamed; by a look into a few."""
+    path = settings.data_path(cfg, "TRAIN")
+    if path is None or not settings.streams(cfg):
+        return []
+    wanted = settings.stream_settings(cfg)
+    sample = sample_shards(path, num_shards=_SHARDS, num_images=_IMAGES_LOOKED_AT)
+    rows = [("shards", f"{sample.num_shards}, {in_words(sample.num_bytes)} in all")]
+    if sample.about:
+        passes = wanted.num_images / sample.about
+        read = in_words(round(passes * sample.num_bytes))
+        rows += [
+            ("images in the shards", f"about {sample.about} ({sample.looked_at} seen)"),
+            ("passes", f"about {passes:.2f}: {read} to read, over all ranks"),
+        ]
+    share = wanted.buffer * wanted.streams_per_rank
+    rows.append(("shuffle buffer", f"{share} images a rank, as their files are"))
+    return rows
 
 
 def _parameters(cfg: Any) -> tuple[int | None, str | None]:

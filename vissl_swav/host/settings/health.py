@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from vissl_swav.health.plan import usual_epoch_steps
 from vissl_swav.health.verdicts import LN_K, LN_NEGATIVES
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings import parts
@@ -66,13 +67,21 @@ def ceiling_name(cfg: Mapping[str, Any]) -> str:
     return LN_K if contrast(cfg) is None else LN_NEGATIVES
 
 
+def window_steps(cfg: Mapping[str, Any], steps_per_epoch: int) -> int:
+    """Steps of an epoch; of ImageNet's, where the run's are longer."""
+    ranks = cfg["DISTRIBUTED"]["NUM_NODES"] * cfg["DISTRIBUTED"]["NUM_PROC_PER_NODE"]
+    batch = cfg["DATA"]["TRAIN"]["BATCHSIZE_PER_REPLICA"] * ranks
+    return min(steps_per_epoch, usual_epoch_steps(batch))
+
+
 def remedy_facts(cfg: Mapping[str, Any], *, steps_per_epoch: int) -> dict[str, Any]:
     """What decides which remedies are open to a run (`health.remedies.RunFacts`)."""
     from vissl_swav.host.settings.loss import schedule
 
     loss = loss_settings(cfg)
     trained = loss.get("trainable_prototypes", False)
-    freeze = schedule(cfg).freeze_steps(steps_per_epoch) / steps_per_epoch
+    window = window_steps(cfg, steps_per_epoch)
+    freeze = schedule(cfg).freeze_steps(steps_per_epoch) / window
     return {
         "section": f"config.LOSS.{followed_loss(cfg)}",
         "freeze_epochs": freeze if trained else float("inf"),
@@ -82,6 +91,7 @@ def remedy_facts(cfg: Mapping[str, Any], *, steps_per_epoch: int) -> dict[str, A
         "batch": cfg["DATA"]["TRAIN"]["BATCHSIZE_PER_REPLICA"],
         "num_crops": loss.get("num_crops", 0),
         "num_prototypes": max(loss.get("num_prototypes", [0])),
+        "steps": window if window < steps_per_epoch else None,
     }
 
 
