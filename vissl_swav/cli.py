@@ -94,6 +94,12 @@ def parser() -> argparse.ArgumentParser:
         "--sample", type=int, default=1000, metavar="N", help="images to decode (1000)"
     )
     check.add_argument(
+        "--shards",
+        type=int,
+        metavar="N",
+        help="look into N of many tar shards, compressed ones too, and scan none",
+    )
+    check.add_argument(
         "--channels", type=int, choices=(1, 3), default=3, help="of mean and std"
     )
     check.add_argument("--seed", type=int, default=0, help="of the sample")

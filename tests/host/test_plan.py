@@ -182,7 +182,7 @@ def test_our_own_recipes_keep_to_the_rules(recipe, host):
     from vissl_swav.host import plan_facts, settings
     from vissl_swav.host.launch import compose
 
-    sizes = {"cifar": 50_000, "quickstart": 5000}
+    sizes = {"cifar": 50_000, "quickstart": 5000, "one_pass": 1_000_000_000}
     name = Path(recipe).name
     num_images = next((n for key, n in sizes.items() if key in name), IMAGENET)
     _, cfg = compose([f"config=pretrain/{recipe}"])

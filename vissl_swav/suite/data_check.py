@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rich import box
@@ -13,6 +14,7 @@ from vissl_swav.data.check import DataReport, Spread, check_images
 from vissl_swav.data.errors import DataError
 from vissl_swav.data.folders import ImageFolderReport, check_same_classes
 from vissl_swav.data.image_list import open_images, split_folders
+from vissl_swav.data.shard_sample import sample_shards
 from vissl_swav.suite.terminal import counting_bars, say
 
 MAX_CLASSES = 12
@@ -34,11 +36,14 @@ def run(options: argparse.Namespace) -> dict[Path, DataReport]:
     """Checks and prints every split: path to report.
 
     Args:
-        options: `path`, `all`, `sample`, `channels` and `seed` of the command line.
+        options: `path`, `all`, `sample`, `shards`, `channels` and `seed` of the command
+            line.
 
     Raises:
         DataError: the data cannot be opened.
     """
+    if getattr(options, "shards", None) is not None:
+        return _run_on_shards(options)
     splits = split_folders(options.path)
     paths = list(splits.values()) or [Path(options.path)]
     reports: dict[Path, DataReport] = {}
@@ -56,6 +61,43 @@ def run(options: argparse.Namespace) -> dict[Path, DataReport]:
             )
         _show(path, reports[path])
     return reports
+
+
+def _run_on_shards(options: argparse.Namespace) -> dict[Path, DataReport]:
+    """The same of a few shards: the first images of each."""
+    if options.shards < 1 or options.all:
+        raise DataError(
+            f"--shards {options.shards}{' --all' * options.all}: wanted a number of "
+            "shards from 1 on, and --sample N for the images; without --shards every "
+            "header is scanned."
+        )
+    found = sample_shards(
+        options.path,
+        num_shards=options.shards,
+        num_images=options.sample,
+        seed=options.seed,
+    )
+    about = "no image" if found.about is None else f"about {found.about} images in all"
+    report = check_images(
+        found.images,
+        channels=options.channels,
+        num_decoded=options.sample,
+        seed=options.seed,
+    )
+    path = Path(options.path)
+    _show(path, report)
+    console = Console(file=sys.stdout)
+    _print(
+        console,
+        f"{found.num_shards} shards of {found.num_bytes} bytes: {about} "
+        f"(config.DATA.TRAIN.STREAM.NUM_IMAGES), by {len(found.images)} images of "
+        f"{found.looked_at} shards",
+        "bold",
+    )
+    for shard, reason in found.broken[:MAX_FILES]:
+        _print(console, f"unreadable: {shard}: {reason}", "red")
+    unreadable = [*report.unreadable, *found.broken]
+    return {path: replace(report, unreadable=unreadable)}
 
 
 def _check_agreement(reports: dict[Path, DataReport]) -> None:
