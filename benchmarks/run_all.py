@@ -54,6 +54,9 @@ def steps(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
         yield "Spherical k-means", kmeans
         larger = ["--rows=1000000", "--rounds=1", "--iterations=2"]
         yield "Spherical k-means, 1 M rows", [*kmeans, *larger]
+    few = ["--shards=3", "--images=40", "--take=60"] if args.quick else []
+    stream = [PYTHON, "benchmarks/image_stream.py", *few]
+    yield "Tar shards as a list and as a stream", stream
     crops = ["--images=3", "--rounds=1", "--crops", "2x32+3x16"] if args.quick else []
     yield "Multi-crop in a worker", [PYTHON, "benchmarks/multicrop.py", *crops]
     small = ["--batch=3", "--small-batch=8", "--rounds=1", "--block=1"]

@@ -16,6 +16,7 @@ def test_every_benchmark_runs_at_toy_size(host, tmp_path):
     for word in (
         *("vissl_swav", "SwAVCriterion", "score matrices", "k-NN (k=20)"),
         *("cluster_memory", "Its update step alone", "GB above the bank"),
+        "first image after",
         *("VISSL 0.1.6 transform list", "crops: resident", "spent waiting for data"),
     ):
         assert word in report
