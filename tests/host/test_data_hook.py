@@ -146,6 +146,50 @@ def test_test_images_are_told_and_not_counted(tmp_path, compose, clock, caplog):
     assert "and 45 more" in line
 
 
+class Streamed:
+    """A streamed data set, as far as the hook looks at it; 4 images a step."""
+
+    data_objs = (SimpleNamespace(num_shards=40),)
+
+    def get_global_batchsize(self):
+        return 4
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([f"s.tar/{n}.jpg" for n in range(50)], None),
+        ([f"s.tar/{n}.jpg" for n in range(51)], "51 of 1000 training images so far"),
+        ([f"{n}.tar.gz" for n in range(3)], None),
+        ([f"{n}.tar" for n in range(4)], "3 of 40 shards .beside one."),
+    ],
+)
+def test_a_stream_has_limits_of_its_own(tmp_path, compose, clock, names, said):
+    """Of the images seen, 1000 at least; and of the shards, one may always break."""
+    run = Run(tmp_path, compose)
+    run.datasets["train"] = Streamed()
+    hook = started(run)
+    log = UnreadableLog(tmp_path, "train", 0)
+    for name in names:
+        log.add(name, "broken", index=0)
+    if said is None:
+        steps(hook, run, clock, 10, wait=0.1, compute=0.1)
+        return
+    with pytest.raises(TooManyUnreadable, match=said):
+        steps(hook, run, clock, 10, wait=0.1, compute=0.1)
+
+
+def test_a_long_stream_may_have_more_of_them(tmp_path, compose, clock):
+    run = Run(tmp_path, compose)
+    run.datasets["train"] = Streamed()
+    hook = started(run)
+    log = UnreadableLog(tmp_path, "train", 0)
+    for number in range(99):
+        log.add(f"s.tar/{number}.jpg", "broken", index=number)
+    run.iteration = 2000 // 4 - 10
+    steps(hook, run, clock, 10, wait=0.1, compute=0.1)
+
+
 def test_no_remedy_is_what_is_set_already(tmp_path, compose, monkeypatch, host):
     for cores, workers, ranks in ((4, 3, 1), (8, 3, 2), (2, 1, 1), (16, 20, 1)):
         monkeypatch.setattr(data_hook, "num_cores", lambda cores=cores: cores)

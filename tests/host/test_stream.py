@@ -4,6 +4,7 @@ import json
 from itertools import islice
 from pathlib import Path
 
+import health_task
 import host_runs
 import pytest
 import same_runs
@@ -225,6 +226,37 @@ def test_freeze_of_the_only_epoch_names_the_steps(compose, shards):
     plan = plan_facts.plan_of(cfg, settings.run_facts(cfg), 160_000)
     assert plan.freeze == pytest.approx(0.1)
     assert not [v for v in verdicts(plan) if "FREEZE" in v.name or "THAW" in v.name]
+
+
+def test_a_freeze_without_end_is_told_on_any_command_line(tmp_path, host, caplog):
+    """VISSL's own command lines make no plan; `max_iteration` is that of the task."""
+    from vissl_swav.host.prototypes_hook import PrototypesHook
+
+    for steps, told in ((1000, True), (999, False)):
+        cfg = health_task.config()
+        cfg.LOSS.swav["freeze_prototypes_steps"] = steps
+        caplog.clear()
+        health_task.started(health_task.Task(tmp_path, cfg), PrototypesHook())
+        assert ("PROTOTYPES NEVER THAW" in caplog.text) is told
+    cfg.LOSS.swav["trainable_prototypes"] = False
+    health_task.started(health_task.Task(tmp_path, cfg), PrototypesHook())
+    assert "NEVER THAW" not in caplog.text
+
+
+def test_distinct_prototypes_by_the_window_of_a_long_epoch(tmp_path, host, monkeypatch):
+    from vissl_swav.host.health_hook import HealthHook
+    from vissl_swav.host.settings import health
+
+    monkeypatch.setattr(health, "usual_epoch_steps", lambda batch: 4)
+    hook = HealthHook()
+    task = health_task.started(health_task.Task(tmp_path), hook)
+    for _ in range(9):
+        task.step()
+    task.run("on_end")
+    text = (tmp_path / "health.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    counted = [line["step"] for line in lines if "distinct_prototypes" in line]
+    assert counted == [4, 8]
 
 
 def run_overrides(shards, *, ranks, workers, epochs=1):

@@ -1,11 +1,13 @@
 """`vissl-swav data-check`: tables, exit codes, and no need of the host."""
 
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from image_files import encode, photograph
+from shard_files import write_shards
 
 from vissl_swav import cli
 
@@ -129,6 +131,33 @@ def test_it_needs_neither_the_host_nor_torch(tmp_path):
         "sys.exit(data_check.main(options))\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_a_few_of_many_shards(tmp_path, capsys, monkeypatch):
+    """Nothing else is opened; the estimate is near; compressed ones will do."""
+    from vissl_swav.data import shard_sample
+
+    write_shards(tmp_path / "plain", [49] * 30)
+    opened = []
+    original = shard_sample.images_of
+    monkeypatch.setattr(
+        shard_sample,
+        "images_of",
+        lambda shard, wanted: opened.append(shard) or original(shard, wanted),
+    )
+    arguments = ["--shards", "3", "--sample", "30"]
+    assert cli.main(["data-check", str(tmp_path / "plain"), *arguments]) == 0
+    out = capsys.readouterr().out
+    assert len(opened) == 3 and rows_of(out)["tried"] == "30"
+    about = int(re.search(r"30 shards of \d+ bytes: about (\d+) images", out)[1])
+    assert 30 * 49 <= about <= 1.03 * 30 * 49  # Each tar ends in some zeros.
+    write_shards(tmp_path / "gz", [5] * 2, suffix=".tar.gz")
+    (tmp_path / "gz" / "shard-00001.tar.gz").write_bytes(b"x" * 900)
+    assert cli.main(["data-check", str(tmp_path / "gz"), *arguments]) == 1
+    out = capsys.readouterr().out
+    assert "unreadable: " in out and "shard-00001.tar.gz: after 0 images" in out
+    assert cli.main(["data-check", str(tmp_path), "--shards", "0"]) == 2
+    assert "wanted a number of shards from 1 on" in capsys.readouterr().err
 
 
 def test_grey_data_are_told(tmp_path, capsys):

@@ -98,7 +98,7 @@ class HealthHook(ClassyHook):
         if (view.step + 1) % settings.log_frequency(view.cfg) == 0:
             finding = self._read(view, self._judge)
         if (view.step + 1) % self._window == 0 and self._window < view.steps_per_epoch:
-            self._count_distinct(view)
+            self._count_distinct(view, view.step + 1)
         self._own_seconds += time.perf_counter() - began
         if finding is not None:
             self._say(view, finding)
@@ -107,9 +107,9 @@ class HealthHook(ClassyHook):
         """How many prototypes are distinct."""
         view = TaskView(task)
         if view.is_training:
-            self._count_distinct(view)
+            self._count_distinct(view, view.step)
 
-    def _count_distinct(self, view: TaskView) -> None:
+    def _count_distinct(self, view: TaskView, step: int) -> None:
         """Once an epoch, or a window of a longer one; no rank waits for it."""
         if self._file is not None:
             weights = view.prototypes()
@@ -120,7 +120,7 @@ class HealthHook(ClassyHook):
             logging.info(f"Health: {distinct} of {total} prototypes are distinct")
             self._write(
                 {
-                    "step": view.step,
+                    "step": step,
                     "epoch": view.epoch,
                     "distinct_prototypes": distinct,
                     "num_prototypes": total,
