@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from vissl_swav.data.decoding import EncodedImage
 from vissl_swav.data.errors import DataError
@@ -25,6 +26,14 @@ from vissl_swav.data.stream_order import Share, chunk_order, shares
 # By chance all of a stream's shards of a pass may be empty ones, or broken.
 _MOST_EMPTY_PASSES = 16
 OnBroken = Callable[[BrokenShard], None]
+
+
+class Shards(Protocol):
+    """A list of paths; `PackedStrings` is one as well."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ class ImageStream:
 
     def __init__(
         self,
-        shards: Sequence[str],
+        shards: Shards,
         layout: StreamLayout,
         *,
         stream: int,
