@@ -1,5 +1,6 @@
 """A stream inside the host: its loader, its limits, what it refuses, a run killed."""
 
+import copy
 import json
 from itertools import islice
 from pathlib import Path
@@ -35,11 +36,13 @@ def shards(tmp_path_factory):
 
 @pytest.fixture
 def loader_of(compose, shards, monkeypatch, tmp_path):
-    """`loader_of(workers=, rank=, ranks=, epochs=)`: the loader of a rank."""
+    """`loader_of(streams=, workers=, rank=, ranks=)`: the loader of a rank."""
     from vissl_swav.host import loader as module
     from vissl_swav.host import stream_source
 
-    def make(*, workers=0, rank=0, ranks=1, epochs=1, path=shards, folder=tmp_path):
+    def make(
+        *, streams=1, workers=0, rank=0, ranks=1, epochs=1, path=shards, folder=tmp_path
+    ):
         from vissl.data import build_dataloader, build_dataset
 
         for place in (module, stream_source):
@@ -49,7 +52,7 @@ def loader_of(compose, shards, monkeypatch, tmp_path):
             *stream_overrides(path),
             f"config.CHECKPOINT.DIR={folder}",
             f"config.DATA.TRAIN.BATCHSIZE_PER_REPLICA={BATCH}",
-            f"config.DATA.NUM_DATALOADER_WORKERS={workers}",
+            f"config.DATA.NUM_DATALOADER_WORKERS={streams}",
             # The pixels as they are: a number each.
             "config.DATA.TRAIN.TRANSFORMS=[{name:MultiCrop,size_crops:[16],"
             "num_crops:[2],crop_scales:[[0.9,1.0]],jitter_probability:0.0,"
@@ -97,18 +100,17 @@ def test_every_image_once_over_the_ranks(loader_of):
 
 
 def test_workers_have_a_stream_each_and_it_resumes_in_mid_epoch(loader_of, tmp_path):
-    """Two worker processes; then the same from the third step on, on one's own."""
-    whole = batches(loader_of(workers=2))
+    """In two worker processes; then in one's own, which takes the streams in turn."""
+    parallel = loader_of(streams=2, workers=2)
+    # As the host does after a resume: an iterator that nobody uses comes first.
+    iter(parallel._loader)
+    whole = batches(parallel)
     assert sorted(flat(whole)) == list(range(48))
-    again = loader_of(workers=2)
-    # As the host does: an iterator that nobody uses comes first.
-    iter(again._loader)
-    assert batches(again, start=3) == whole[3:]
-    elsewhere = loader_of(workers=2, folder=tmp_path / "without a record")
-    assert batches(elsewhere, start=7) == whole[7:]
-    # The steps of a stream alternate: worker k gives every second batch.
     records = sorted(path.name for path in tmp_path.glob("stream.*"))
     assert records == ["stream.0.0.jsonl", "stream.0.1.jsonl"]
+    assert batches(loader_of(streams=2), start=3) == whole[3:]
+    elsewhere = loader_of(streams=2, folder=tmp_path / "without a record")
+    assert batches(elsewhere, start=7) == whole[7:]
 
 
 def test_epochs_are_stretches_of_one_stream(loader_of):
@@ -142,37 +144,41 @@ def test_what_cannot_be_read_is_passed_over_and_named(loader_of, tmp_path):
     assert "rest of the shard" in names["b.tar"]
 
 
+@pytest.fixture(scope="module")
+def streamed(compose):
+    return compose(*stream_overrides("x"))
+
+
 @pytest.mark.parametrize(
-    ("extra", "message"),
+    ("key", "value", "message"),
     [
-        ([f"{STREAM}.NUM_IMAGES=null"], "NUM_IMAGES is missing.*--shards 20"),
-        ([f"{STREAM}.NUM_IMAGES=many"], "NUM_IMAGES is 'many'"),
-        ([f"{STREAM}.SHUFFLE_BUFFER=0"], "SHUFFLE_BUFFER is 0; wanted"),
-        (["config.DATA.TRAIN.DATA_LIMIT=9"], "length is STREAM.NUM_IMAGES"),
-        (["config.DATA.TRAIN.DROP_LAST=false"], "batches are whole: take true"),
-        (
-            ["config.DATA.TRAIN.LABEL_SOURCES=[torchvision_dataset]"],
-            "a stream has no labels",
-        ),
-        (["config.DATA.TRAIN.USE_DEBUGGING_SAMPLER=true"], "its own order"),
-        (
-            ["config.DATA.TEST.DATA_SOURCES=[image_stream]"],
-            "test images are counted: take images",
-        ),
-        (
-            ["config.DATA.TRAIN.DATA_SOURCES=[images]"],
-            "which nothing reads.*set it to .image_stream.",
-        ),
-        (
-            ["config.DATA.TRAIN.TRANSFORMS=[{name:MultiCrop,size_crops:[24],"
-             "num_crops:[2],crop_scales:[[0.3,1.0]],mean:auto}]"],
-            "give the numbers",
-        ),
+        ("TRAIN.STREAM.NUM_IMAGES", None, "NUM_IMAGES is missing.*--shards 20"),
+        ("TRAIN.STREAM.NUM_IMAGES", "many", "NUM_IMAGES is 'many'"),
+        ("TRAIN.STREAM.SHUFFLE_BUFFER", 0, "SHUFFLE_BUFFER is 0; wanted"),
+        ("TRAIN.STREAM.BUFFER", 9, "BUFFER is no key .*did you mean SHUFFLE_BUFFER"),
+        ("TRAIN.DATA_LIMIT", 9, "length is STREAM.NUM_IMAGES"),
+        ("TRAIN.DROP_LAST", False, "batches are whole: take true"),
+        ("TRAIN.LABEL_SOURCES", ["torchvision_dataset"], "a stream has no labels"),
+        ("TRAIN.USE_DEBUGGING_SAMPLER", True, "its own order"),
+        ("TRAIN.IMAGES_ON_DEVICE", True, "a stream's images do not stay"),
+        ("TRAIN.DATA_SOURCES", ["image_stream"] * 2, "a stream stands alone"),
+        ("TRAIN.DATA_SOURCES", ["images"], "which nothing reads.*.image_stream."),
+        ("TEST.DATA_SOURCES", ["image_stream"], "are counted: take images"),
+        ("TRAIN.TRANSFORMS", [{"name": "MultiCrop", "mean": "auto"}], "give the num"),
     ],
-)  # fmt: skip
-def test_what_does_not_go_with_a_stream_is_refused(compose, extra, message):
-    with pytest.raises(StartError, match=message):
-        compose(*stream_overrides("x"), *extra)
+)
+def test_what_does_not_go_with_a_stream_is_refused(streamed, key, value, message):
+    from vissl_swav.host.settings.stream import infer_stream
+
+    cfg = copy.deepcopy(streamed)
+    *sections, last = key.split(".")
+    node = cfg.DATA
+    for section in sections:
+        node = node[section]
+    node[last] = value
+    with pytest.raises(StartError, match=message) as error:
+        infer_stream(cfg)
+    assert error.value.key.startswith(f"config.DATA.{sections[0]}.")
 
 
 @pytest.mark.parametrize("loss", ["deepcluster_v2", "sela_v2"])
@@ -184,6 +190,18 @@ def test_methods_with_a_bank_say_what_to_take_instead(compose, loss):
     assert "neither numbers nor, in one pass, a next epoch" in said
     assert "config=pretrain/swav/one_pass" in said
     assert "DATA_SOURCES=[images]" in said
+
+
+def test_so_do_losses_of_the_host_that_number_the_images(streamed):
+    from vissl_swav.host.settings.stream import infer_stream
+
+    cfg = copy.deepcopy(streamed)
+    for name in ("deepclusterv2_loss", "nce_loss_with_memory"):
+        cfg.LOSS["name"] = name
+        with pytest.raises(StartError, match=f"the loss is {name}, and"):
+            infer_stream(cfg)
+    cfg.LOSS["name"] = "simclr_info_nce_loss"
+    infer_stream(cfg)
 
 
 def test_a_start_looks_into_a_few_shards_only(compose, shards, tmp_path, monkeypatch):
