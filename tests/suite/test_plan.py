@@ -2,6 +2,7 @@
 
 import host_runs
 import pytest
+from shard_files import write_shards
 
 from vissl_swav import cli
 
@@ -68,6 +69,24 @@ def test_the_rows_of_a_queue_and_of_a_bank(plan):
     rows = rows_of(out)
     assert rows["samples labelled at once N"] == "48 (all images)"
     assert {"memory of the bank", "memory of k-means"} <= set(rows)
+
+
+def test_the_rows_of_a_stream(plan, tmp_path):
+    """98 images in two tar files of 51 200 bytes, of which 160 are wanted."""
+    write_shards(tmp_path / "shards", [49, 49])
+    code, out, _ = plan(
+        "config.DATA.TRAIN.DATA_SOURCES=[image_stream]",
+        f"config.DATA.TRAIN.DATA_PATHS=[{tmp_path / 'shards'}]",
+        "config.DATA.TRAIN.STREAM.NUM_IMAGES=160",
+        epochs=1,
+    )
+    rows = rows_of(out)
+    assert code == 0 and rows["steps"] == "10 an epoch, 10 in all"
+    assert rows["shards"] == "2, 100.0 KiB in all"
+    assert rows["images in the shards"] == "about 100 (2 seen)"
+    assert rows["passes"].startswith("about 1.60: 160.0 KiB to read")
+    assert rows["shuffle buffer"].startswith("1000 images a rank")
+    assert rows["time"].startswith("0.0 h at 1 s a step")
 
 
 def test_images_that_are_not_there(plan, tmp_path):

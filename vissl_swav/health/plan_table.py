@@ -51,8 +51,7 @@ def _data_rows(plan: Plan) -> Iterator[Row]:
     yield "epochs", str(plan.num_epochs)
     yield "steps", counted
     if total:
-        hours = f"{total / 3600:.1f} h for each second that a step takes"
-        yield "time", f"{hours}; steps.jsonl of a trial tells"
+        yield "time", f"{total / 3600:.1f} h at 1 s a step"
 
 
 def _contrast_rows(plan: Plan, contrast: Contrast) -> Iterator[Row]:
