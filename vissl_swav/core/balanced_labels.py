@@ -23,6 +23,7 @@ from torch import Tensor
 
 from vissl_swav.core.collective import LOCAL, Collective
 from vissl_swav.core.nearest_centroid import rows_per_chunk
+from vissl_swav.core.outside_graphs import outside_graphs
 from vissl_swav.core.sinkhorn import EPSILON
 
 TOLERANCE = 1e-3
@@ -98,6 +99,7 @@ def balanced_labels(
     )[0]
 
 
+@outside_graphs
 @torch.no_grad()
 def balanced_labels_of_heads(
     features: Sequence[Tensor],

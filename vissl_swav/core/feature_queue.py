@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vissl_swav.core.outside_graphs import outside_graphs
 from vissl_swav.core.scored_rows import ScoredRows
 
 QUEUE_DTYPES = {
@@ -59,8 +60,9 @@ class FeatureQueue(nn.Module):
         self.register_buffer("features", features)
         self.register_buffer("next_row", torch.zeros((), dtype=torch.long))
         self.register_buffer("num_filled", torch.zeros((), dtype=torch.long))
-        # Mirrors of the two counters, so that no step waits for the device.
-        self._next_row, self._num_filled = 0, 0
+        # Mirrors of the two counters, so that no step waits for the device. What a
+        # compiled step reads is one bool: it would compile each value of a counter.
+        self._next_row, self._num_filled, self._is_full = 0, 0, False
 
     @property
     def length(self) -> int:
@@ -70,8 +72,9 @@ class FeatureQueue(nn.Module):
     @property
     def is_full(self) -> bool:
         """Whether every row holds a real feature."""
-        return self._num_filled == self.length
+        return self._is_full
 
+    @outside_graphs
     @torch.no_grad()
     def push(self, features: Tensor) -> None:
         """Stores a batch over the oldest rows.
@@ -110,10 +113,14 @@ class FeatureQueue(nn.Module):
         return [ScoredRows(Z, prototypes) for Z in self.features]
 
     def _set_counters(self, next_row: int, num_filled: int) -> None:
-        self._next_row, self._num_filled = next_row, num_filled
+        self._mirror(next_row, num_filled)
         self.next_row.fill_(next_row)
         self.num_filled.fill_(num_filled)
 
+    def _mirror(self, next_row: int, num_filled: int) -> None:
+        self._next_row, self._num_filled = next_row, num_filled
+        self._is_full = num_filled == self.length
+
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore
-        self._next_row, self._num_filled = int(self.next_row), int(self.num_filled)
+        self._mirror(int(self.next_row), int(self.num_filled))

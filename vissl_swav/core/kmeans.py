@@ -23,6 +23,7 @@ from vissl_swav.core.collective import LOCAL, Collective
 from vissl_swav.core.empty_clusters import EMPTY_RULES, EmptyRule, refuse
 from vissl_swav.core.kmeans_inputs import agree, check_settings
 from vissl_swav.core.nearest_centroid import Nearest, TorchNearest
+from vissl_swav.core.outside_graphs import outside_graphs
 from vissl_swav.core.seeding import SEEDINGS
 
 NUM_ITERATIONS = 10
@@ -101,6 +102,7 @@ def spherical_kmeans(
     )[0]
 
 
+@outside_graphs
 @torch.no_grad()
 def spherical_kmeans_of_heads(
     features: Sequence[Tensor],

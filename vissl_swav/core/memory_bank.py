@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vissl_swav.core.collective import LOCAL, Collective
+from vissl_swav.core.outside_graphs import outside_graphs
 
 # Room is made in steps of this share of the rows, so that few steps copy the bank.
 _GROWTH = 1.25
@@ -89,6 +90,7 @@ class MemoryBank(nn.Module):
         """The image of each row in use: a view (n,), int64."""
         return self.index[: len(self)]
 
+    @outside_graphs
     @torch.no_grad()
     def write(
         self, features: Tensor, index: Tensor, valid: Tensor | None = None
@@ -120,6 +122,7 @@ class MemoryBank(nn.Module):
         self.num_rows.fill_(end)
         self.num_writes += 1
 
+    @outside_graphs
     @torch.no_grad()
     def settle(self, collective: Collective = LOCAL) -> None:
         """Gives each image to the process that saw it last; the others free its row.

@@ -3,9 +3,14 @@
 `C (K, D)` prototypes, `Z (B, D)` unit features; scores S = Z C^T are cosines only while
 the rows of C have unit length, so they are normalised before every forward pass, the
 first one included.
+
+They keep float32, and scores are computed in it: Sinkhorn divides them by 0.05, and a
+score rounded to bfloat16 is off by up to 0.002. Beside the encoder the product costs
+nothing.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +22,17 @@ def normalize_rows_(weight: Tensor) -> Tensor:
 
     A row of zeros stays as it is, and so does one that has unit length up to rounding:
     to normalise twice is to normalise once, bit for bit (a resumed run starts with it).
+    Rows may be sharded over processes (a DTensor): each normalises its own.
+
+    Raises:
+        ValueError: `weight` is no matrix.
     """
+    if weight.ndim != 2:
+        raise ValueError(
+            f"weight has shape {tuple(weight.shape)}; wanted rows, (K, D). "
+            "FullyShardedDataParallel flattens what it wraps: keep the prototypes "
+            "outside of it, in a DistributedDataParallel of their own."
+        )
     lengths = weight.square().sum(dim=1, keepdim=True).sqrt()
     is_unit = (lengths - 1).abs() <= 8 * torch.finfo(weight.dtype).eps
     scaled = nn.functional.normalize(weight, dim=1)
@@ -26,6 +41,9 @@ def normalize_rows_(weight: Tensor) -> Tensor:
 
 class Prototypes(nn.Module):
     """One or several sets of prototypes.
+
+    With mixed-precision parameters elsewhere these stay float32: do not cast the module
+    (`model.bfloat16()`), and give it a `fully_shard` of its own without a policy.
 
     Args:
         dim: D.
@@ -58,6 +76,22 @@ class Prototypes(nn.Module):
         for weight in self.parameters():
             normalize_rows_(weight)
 
+    def weights(self) -> list[Tensor]:
+        """C (K, D) of each head, without a gradient; for a queue or k-means, say.
+
+        Where `fully_shard` has sharded the rows they are gathered: all processes call.
+        """
+        return [_whole(weight.detach()) for weight in self.parameters()]
+
     def forward(self, features: Tensor) -> list[Tensor]:
-        """Scores (B, K) of unit features (B, D), one tensor per head."""
-        return [head(features) for head in self.heads]
+        """Scores (..., K) of unit features (..., D), one tensor per head.
+
+        In the prototypes' own precision, whatever the features have, autocast or not.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            return [head(features.to(head.weight.dtype)) for head in self.heads]
+
+
+def _whole(weight: Any) -> Tensor:
+    """A tensor as it is; a DTensor gathered."""
+    return weight.full_tensor() if hasattr(weight, "full_tensor") else weight

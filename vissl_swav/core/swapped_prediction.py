@@ -108,17 +108,18 @@ def swapped_prediction_loss(
 
 
 class _SwappedCrossEntropy(torch.autograd.Function):
-    """scale * sum over i in A, v != i, b of CE(Q_i[b], softmax(S_v[b] / tau))."""
+    """scale * sum over i in A, v != i, b of CE(Q_i[b], softmax(S_v[b] / tau)).
+
+    Called with S, scale, layout, temperature, *Q. They are not all named by `forward`:
+    torch.compile takes one with as many parameters as arguments for one without `ctx`.
+    """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        S: Tensor,
-        scale: Tensor,
-        layout: CropLayout,
-        temperature: float,
-        *Q: Tensor,
-    ) -> Tensor:
+    def forward(ctx: Any, S: Tensor, *others: Any) -> Tensor:
+        scale: Tensor = others[0]
+        layout: CropLayout = others[1]
+        temperature: float = others[2]
+        Q: tuple[Tensor, ...] = others[3:]
         by_crop, assign = layout.split(S.detach()), layout.crops_for_assign
         step = scale / temperature
         gradient = Q[0].new_empty(by_crop.shape)

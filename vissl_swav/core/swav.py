@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vissl_swav.core.collective import LOCAL, Collective
 from vissl_swav.core.crops import CROPS_FOR_ASSIGN, CropLayout
 from vissl_swav.core.feature_queue import QUEUE_DTYPES, FeatureQueue
+from vissl_swav.core.outside_graphs import outside_graphs
 from vissl_swav.core.scored_rows import ScoredRows
 from vissl_swav.core.sinkhorn import EPSILON, NUM_ITERATIONS
 from vissl_swav.core.swapped_prediction import TEMPERATURE, swapped_prediction_loss
@@ -85,7 +86,7 @@ class SwAV(nn.Module):
                 dtype=QUEUE_DTYPES[queue_dtype],
             )
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.long))
-        self._num_steps = 0  # Mirror of the buffer: no step waits for the device.
+        self._count(0)
 
     def forward(
         self,
@@ -96,7 +97,6 @@ class SwAV(nn.Module):
         collective: Collective = LOCAL,
     ) -> Tensor:
         """The loss of this step, a scalar (see `swapped_prediction_loss`)."""
-        hard = self.hard_codes or self._num_steps < self.hard_codes_steps
         return swapped_prediction_loss(
             scores,
             num_crops=self.layout.num_crops,
@@ -106,7 +106,7 @@ class SwAV(nn.Module):
             num_iterations=self.num_iterations,
             queue_scores=queue_scores,
             code_scores=code_scores,
-            hard_codes=hard,
+            hard_codes=self._codes_are_hard,
             collective=collective,
         )
 
@@ -124,6 +124,7 @@ class SwAV(nn.Module):
             return [self.queue.score(weight) for weight in prototypes]
         return rows
 
+    @outside_graphs
     def finish_step(
         self, features: Tensor, *, of_assignment_crops: bool = False
     ) -> None:
@@ -141,7 +142,7 @@ class SwAV(nn.Module):
             else:
                 rows = self.layout.assignment_rows(rows)
             self.queue.push(rows)
-        self._num_steps += 1
+        self._count(self._num_steps + 1)
         self.num_steps.fill_(self._num_steps)
 
     @property
@@ -149,6 +150,12 @@ class SwAV(nn.Module):
         """Training steps so far; no wait for the device."""
         return self._num_steps
 
+    def _count(self, num_steps: int) -> None:
+        # Mirrors of the buffer, so that no step waits for the device; and of what
+        # follows from it, so that a compiled step reads no number that changes.
+        self._num_steps = num_steps
+        self._codes_are_hard = self.hard_codes or num_steps < self.hard_codes_steps
+
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore
-        self._num_steps = int(self.num_steps)
+        self._count(int(self.num_steps))
