@@ -98,7 +98,8 @@ def swapped_prediction_loss(
     )
     # Local sum * world / total: processes with fewer samples weigh less in DDP's mean.
     scale = collective.world_size / (total * num_assign * (num_crops - 1) * len(heads))
-    cross_entropy: Any = _SwappedCrossEntropy.apply  # pyright: ignore
+    fused: Any = _SwappedCrossEntropy.apply  # pyright: ignore
+    cross_entropy = _for_the_compiler if torch.compiler.is_compiling() else fused
     losses: list[Tensor] = []
     for head, S in enumerate(heads):
         of_head = codes[head * num_assign : (head + 1) * num_assign]
@@ -108,18 +109,17 @@ def swapped_prediction_loss(
 
 
 class _SwappedCrossEntropy(torch.autograd.Function):
-    """scale * sum over i in A, v != i, b of CE(Q_i[b], softmax(S_v[b] / tau)).
-
-    Called with S, scale, layout, temperature, *Q. They are not all named by `forward`:
-    torch.compile takes one with as many parameters as arguments for one without `ctx`.
-    """
+    """scale * sum over i in A, v != i, b of CE(Q_i[b], softmax(S_v[b] / tau))."""
 
     @staticmethod
-    def forward(ctx: Any, S: Tensor, *others: Any) -> Tensor:
-        scale: Tensor = others[0]
-        layout: CropLayout = others[1]
-        temperature: float = others[2]
-        Q: tuple[Tensor, ...] = others[3:]
+    def forward(
+        ctx: Any,
+        S: Tensor,
+        scale: Tensor,
+        layout: CropLayout,
+        temperature: float,
+        *Q: Tensor,
+    ) -> Tensor:
         by_crop, assign = layout.split(S.detach()), layout.crops_for_assign
         step = scale / temperature
         gradient = Q[0].new_empty(by_crop.shape)
@@ -157,13 +157,30 @@ class _SwappedCrossEntropy(torch.autograd.Function):
         return gradient.reshape(ctx.shape).to(ctx.dtype), *no_gradient
 
 
+def _for_the_compiler(
+    S: Tensor, scale: Tensor, layout: CropLayout, temperature: float, *Q: Tensor
+) -> Tensor:
+    """What `_SwappedCrossEntropy` computes, left to torch.compile to fuse.
+
+    It does so as well, and not every release follows a function that writes its own
+    gradient into views: torch 2.11 makes wrong gradients of it, without a word.
+    """
+    of_all, assign = torch.stack(Q).sum(dim=0), layout.crops_for_assign
+    targets = [
+        of_all - Q[assign.index(v)] if v in assign else of_all
+        for v in range(layout.num_crops)
+    ]
+    logits = layout.split(S).to(of_all.dtype) / temperature
+    return -scale * (torch.stack(targets) * torch.log_softmax(logits, dim=2)).sum()
+
+
 def _log_sum_exp(S: Tensor, temperature: float, P: Tensor) -> Tensor:
     """Row by row log sum_k exp(S / tau), given its softmax: (B, K), (B, K) -> (B,).
 
     It is S / tau - log P at any entry that has not vanished. To see whether the first
     has would cost a device a synchronisation: there the largest is looked up.
     """
-    if P.device.type == "cpu" and not torch.compiler.is_compiling():
+    if P.device.type == "cpu":
         first = P[:, 0]
         if P.shape[0] == 0 or first.min() > 1e-30:
             return S[:, 0] / temperature - first.log()
