@@ -10,7 +10,14 @@ TYPE_CHECKING = False
 
 __version__ = "0.1.0"
 
+# The stable names, each on a page of docs/parts; tests/test_public_api.py pins them.
 _PUBLIC = {
+    "Assignment": "vissl_swav.core.offline_clustering",
+    "BalancedLabels": "vissl_swav.core.balanced_labels",
+    "FaissNearest": "vissl_swav.backends.faiss_nearest",
+    "KMeansResult": "vissl_swav.core.kmeans",
+    "Nearest": "vissl_swav.core.nearest_centroid",
+    "TorchNearest": "vissl_swav.core.nearest_centroid",
     "balanced_labels": "vissl_swav.core.balanced_labels",
     "spherical_kmeans": "vissl_swav.core.kmeans",
     "cluster_prediction_loss": "vissl_swav.core.cluster_prediction",
@@ -41,7 +48,9 @@ _PUBLIC = {
 __all__ = ["__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
+    from vissl_swav.backends.faiss_nearest import FaissNearest as FaissNearest
     from vissl_swav.backends.torch_collective import collective as collective
+    from vissl_swav.core.balanced_labels import BalancedLabels as BalancedLabels
     from vissl_swav.core.balanced_labels import balanced_labels as balanced_labels
     from vissl_swav.core.cluster_prediction import (
         cluster_prediction_loss as cluster_prediction_loss,
@@ -51,11 +60,15 @@ if TYPE_CHECKING:
     from vissl_swav.core.crops import CropLayout as CropLayout
     from vissl_swav.core.deepcluster_v2 import DeepClusterV2 as DeepClusterV2
     from vissl_swav.core.feature_queue import FeatureQueue as FeatureQueue
+    from vissl_swav.core.kmeans import KMeansResult as KMeansResult
     from vissl_swav.core.kmeans import spherical_kmeans as spherical_kmeans
     from vissl_swav.core.memory_bank import MemoryBank as MemoryBank
     from vissl_swav.core.momentum import momentum_at as momentum_at
     from vissl_swav.core.momentum import momentum_copy as momentum_copy
     from vissl_swav.core.momentum import update_momentum_ as update_momentum_
+    from vissl_swav.core.nearest_centroid import Nearest as Nearest
+    from vissl_swav.core.nearest_centroid import TorchNearest as TorchNearest
+    from vissl_swav.core.offline_clustering import Assignment as Assignment
     from vissl_swav.core.prototypes import Prototypes as Prototypes
     from vissl_swav.core.prototypes import normalize_rows_ as normalize_rows_
     from vissl_swav.core.sela_v2 import SeLaV2 as SeLaV2

@@ -114,6 +114,18 @@ def test_loss_of_inductor(function):
     torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("function", [one_head, two_heads])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_loss_of_inductor_on_a_gpu(function, dtype):
+    S = cosines(V * B, K, dtype=torch.float32).to("cuda", dtype)
+    queue = cosines(2, L, K, seed=1, dtype=torch.float32).cuda()
+    eager, compiled = both(function, S, queue, backend="inductor")
+    torch.testing.assert_close(compiled[0], eager[0], rtol=1e-4, atol=1e-6)
+    rounding = 1e-4 + 2 * torch.finfo(dtype).eps
+    torch.testing.assert_close(compiled[1], eager[1], rtol=rounding, atol=1e-5)
+
+
 @pytest.mark.parametrize("hard", [False, True])
 def test_codes_are_the_eager_ones(hard):
     def codes(S):
@@ -203,9 +215,7 @@ def test_a_step_is_compiled_as_often_as_it_changes():
 def test_loss_with_a_full_queue_has_no_break_and_is_compiled_once():
     """All but `finish_step`, which stands behind the backward pass anyway."""
     prototypes = Prototypes(D, [K])
-    swav = SwAV(
-        num_crops=V, num_prototypes=[K], embedding_dim=D, queue_length=2 * B
-    )
+    swav = SwAV(num_crops=V, num_prototypes=[K], embedding_dim=D, queue_length=2 * B)
 
     def loss(Z):
         S = prototypes(Z)

@@ -54,6 +54,9 @@ def collective(group: dist.ProcessGroup | None = None) -> Collective:
     """The collective of this process: torch's where a group of several exists.
 
     Call it after the process group was made; without one, or alone, it is `LOCAL`.
+
+    Args:
+        group: the processes that share a problem; the default group if None.
     """
     if dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1:
         return TorchCollective(group)

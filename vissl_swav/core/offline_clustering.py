@@ -167,7 +167,7 @@ class OfflineClustering(nn.Module, ABC):
         on as it was.
 
         Args:
-            prototypes: see `assign`.
+            prototypes: (K, D) of each head, as they are; see `assign`.
             epoch: the epoch about to begin.
             every: epochs from one assignment to the next.
             seed: see `assign`.

@@ -89,7 +89,8 @@ class Prototypes(nn.Module):
         In the prototypes' own precision, whatever the features have, autocast or not.
         """
         with torch.autocast(features.device.type, enabled=False):
-            return [head(features.to(head.weight.dtype)) for head in self.heads]
+            heads = zip(self.heads, self.parameters(), strict=True)
+            return [head(features.to(weight.dtype)) for head, weight in heads]
 
 
 def _whole(weight: Any) -> Tensor:

@@ -1,0 +1,203 @@
+"""The names that users import: pinned, documented, on a page, free of the host.
+
+To add one: a line in `vissl_swav/__init__.py`, one in `NAMES` here, one in the table of
+docs/parts/index.md and its page.
+"""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vissl_swav
+
+ROOT = Path(__file__).resolve().parents[1]
+INDEX = ROOT / "docs" / "parts" / "index.md"
+METHOD = (
+    "num_images num_crops num_prototypes embedding_dim crops_for_assign temperature "
+    "bank_dtype"
+)
+# Name: its parameters, keyword-only ones behind the star. A change here is a change for
+# every user: it stands in the changelog.
+NAMES = {
+    "Assignment": "prototypes cluster_sizes objective num_iterations error",
+    "BalancedLabels": "labels weights log_scaling error num_iterations objective",
+    "BatchedMultiCrop": "groups * mean std channels dtype max_bytes",
+    "Collective": None,
+    "CropLayout": "num_crops crops_for_assign",
+    "DeepClusterV2": f"* {METHOD} num_iterations tolerance seeding empty_clusters "
+    "nearest",
+    "FaissNearest": "",
+    "FeatureQueue": "* num_assign_crops length dim",
+    "KMeansResult": "centroids assignments objective counts",
+    "LOCAL": None,
+    "MemoryBank": "* num_images num_banks dim dtype",
+    "MultiCrop": "* size_crops num_crops crop_scales crop_ratios flip_probability "
+    "jitter jitter_probability grayscale_probability blur_probability blur_radius "
+    "solarize_probability solarize_threshold mean std channels backend output "
+    "total_num_crops",
+    "Nearest": None,
+    "Prototypes": "dim num_prototypes * trainable",
+    "SeLaV2": f"* {METHOD} epsilon tolerance max_iterations num_labels",
+    "SwAV": "* num_crops num_prototypes embedding_dim crops_for_assign temperature "
+    "epsilon num_iterations hard_codes hard_codes_steps queue_length queue_start_step",
+    "TorchNearest": "max_bytes * coarse",
+    "balanced_labels": "features prototypes * epsilon tolerance max_iterations "
+    "num_labels max_bytes collective",
+    "cluster_prediction_loss": "scores labels weights * num_crops temperature "
+    "collective",
+    "collective": "group",
+    "load_into": "model path part * allow_partial trunk_prefix report",
+    "load_weights": "path part * trunk_prefix",
+    "normalize_rows_": "weight",
+    "predictor": "path * part size mean std device config",
+    "sinkhorn": "scores * epsilon num_iterations tolerance hard collective",
+    "spherical_kmeans": "features * num_clusters num_iterations tolerance "
+    "initial_centroids seeding row_ids empty_clusters generator nearest collective",
+    "swapped_prediction_loss": "scores * num_crops crops_for_assign temperature "
+    "epsilon num_iterations queue_scores hard_codes collective",
+}
+# What has methods to be called, by the same rule.
+METHODS = {
+    "BatchedMultiCrop.__call__": "images sizes keys",
+    "Collective.all_gather": "tensor",
+    "Collective.all_reduce_max": "tensor",
+    "Collective.all_reduce_sum": "tensor",
+    "DeepClusterV2.assign": "prototypes * epoch seed collective",
+    "DeepClusterV2.forward": "scores images valid * collective",
+    "DeepClusterV2.remember": "features images valid",
+    "DeepClusterV2.start_epoch": "prototypes * epoch every seed collective",
+    "FeatureQueue.push": "features",
+    "FeatureQueue.score": "prototypes",
+    "MemoryBank.images": "",
+    "MemoryBank.rows": "bank",
+    "MemoryBank.settle": "collective",
+    "MemoryBank.write": "features index valid",
+    "MultiCrop.__call__": "image generator * key",
+    "Nearest.__call__": "features centroids",
+    "Prototypes.forward": "features",
+    "Prototypes.normalize_": "",
+    "Prototypes.weights": "",
+    "SwAV.finish_step": "features",
+    "SwAV.forward": "scores * queue_scores collective",
+    "SwAV.score_queue": "prototypes",
+}
+SHAPE = re.compile(r"\((([A-Zn]\w*|1|\.\.\.|height)( \* \w+)?[,)]|channels, )|scalar")
+# These take and give no tensor.
+NO_SHAPES = {"FaissNearest", "TorchNearest", "load_into", "load_weights", "predictor"}
+NO_SHAPES |= {"collective", "Prototypes.normalize_", "MemoryBank.settle"}
+
+
+def parameters(function):
+    """Names in order, a star before the first keyword-only one."""
+    words = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name == "self":
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in words:
+            words.append("*")
+        words.append(parameter.name)
+    return " ".join(words)
+
+
+def resolve(path):
+    name, _, method = path.partition(".")
+    found = getattr(vissl_swav, name)
+    return getattr(found, method) if method else found
+
+
+def docstring(found):
+    """Of a class with those of its methods; of `LOCAL` those of its class."""
+    if inspect.isfunction(found):
+        return inspect.getdoc(found) or ""
+    kind = found if inspect.isclass(found) else type(found)
+    ours = [base for base in kind.__mro__ if base.__module__.startswith("vissl_swav")]
+    documented = [*ours, *(member for base in ours for member in vars(base).values())]
+    functions = (m for m in documented if inspect.isclass(m) or inspect.isfunction(m))
+    return "\n".join(inspect.getdoc(member) or "" for member in functions)
+
+
+def test_the_list_is_the_pinned_one():
+    assert set(vissl_swav.__all__) == {"__version__", *NAMES}
+    assert set(dir(vissl_swav)) >= set(NAMES)
+
+
+@pytest.mark.parametrize("name", sorted({**NAMES, **METHODS}))
+def test_parameters_and_docstring(name):
+    pytest.importorskip("PIL")
+    found, pinned = resolve(name), {**NAMES, **METHODS}[name]
+    said = docstring(found)
+    assert len(said) > 20
+    if pinned is not None:
+        assert parameters(found) == pinned
+        if "." not in name:
+            for word in set(pinned.split()) - {"*"}:
+                assert re.search(rf"`{word}`|\b{word}: ", said), (
+                    f"{word}: no word on it"
+                )
+    if name not in NO_SHAPES:
+        assert SHAPE.search(said), "no shape"
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_it_stands_on_a_page(name):
+    """In the index's table, whose row leads to a page that speaks of it."""
+    rows = [line for line in INDEX.read_text().splitlines() if f"`{name}`" in line]
+    rows = [line for line in rows if line.startswith("|")]
+    assert len(rows) == 1, f"{name}: wanted one row of docs/parts/index.md"
+    (target,) = re.findall(r"\]\(([^)]+)\)", rows[0])
+    page = (INDEX.parent / target).resolve().read_text()
+    assert re.search(rf"\b{name}\b", page), f"{target} does not name {name}"
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse((ROOT / "vissl_swav" / "__init__.py").read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {
+        alias.asname: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == vissl_swav._PUBLIC
+    assert (ROOT / "vissl_swav" / "py.typed").exists()
+
+
+def test_the_parts_need_torch_alone():
+    """All but multi-crop and the weight files, used without anything else."""
+    program = (
+        "import sys\n"
+        "hidden = 'vissl classy_vision hydra fairscale torchvision PIL cv2 faiss'\n"
+        "sys.modules.update(dict.fromkeys(hidden.split()))\n"
+        "import vissl_swav as v\n"
+        "other = {'MultiCrop', 'BatchedMultiCrop', 'load_weights', 'load_into',\n"
+        "         'predictor'}\n"
+        "for name in set(v.__all__) - other:\n"
+        "    assert getattr(v, name) is not None\n"
+        "import torch\n"
+        "scores = torch.rand(4, 3)\n"
+        "assert v.sinkhorn(scores, collective=v.collective()).shape == (4, 3)\n"
+        "v.swapped_prediction_loss(scores, num_crops=2)\n"
+        "v.spherical_kmeans(scores, num_clusters=2)\n"
+        "assert all(sys.modules[name] is None for name in hidden.split())\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=120)
+
+
+def test_multi_crop_and_weights_need_no_host():
+    pytest.importorskip("cv2")
+    program = (
+        "import sys\n"
+        "hidden = 'vissl classy_vision hydra fairscale torchvision faiss'\n"
+        "sys.modules.update(dict.fromkeys(hidden.split()))\n"
+        "import vissl_swav as v\n"
+        "from PIL import Image\n"
+        "crops = v.MultiCrop(size_crops=[8], num_crops=[2], crop_scales=[[0.5, 1]])\n"
+        "assert len(crops(Image.new('RGB', (16, 16)))) == 2\n"
+        "assert v.BatchedMultiCrop(crops) and v.load_weights and v.load_into\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=120)
