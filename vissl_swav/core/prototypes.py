@@ -95,4 +95,7 @@ class Prototypes(nn.Module):
 
 def _whole(weight: Any) -> Tensor:
     """A tensor as it is; a DTensor gathered."""
-    return weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+    # The type first: torch 2.4 cannot compile `hasattr` of a tensor.
+    if type(weight) is Tensor or not hasattr(weight, "full_tensor"):
+        return weight
+    return weight.full_tensor()
