@@ -32,7 +32,7 @@ NAMES = {
     "DeepClusterV2": f"* {METHOD} num_iterations tolerance seeding empty_clusters "
     "nearest",
     "FaissNearest": "",
-    "FeatureQueue": "* num_assign_crops length dim",
+    "FeatureQueue": "* num_assign_crops length dim dtype",
     "KMeansResult": "centroids assignments objective counts",
     "LOCAL": None,
     "MemoryBank": "* num_images num_banks dim dtype",
@@ -44,7 +44,8 @@ NAMES = {
     "Prototypes": "dim num_prototypes * trainable",
     "SeLaV2": f"* {METHOD} epsilon tolerance max_iterations num_labels",
     "SwAV": "* num_crops num_prototypes embedding_dim crops_for_assign temperature "
-    "epsilon num_iterations hard_codes hard_codes_steps queue_length queue_start_step",
+    "epsilon num_iterations hard_codes hard_codes_steps queue_length queue_start_step "
+    "queue_dtype",
     "TorchNearest": "max_bytes * coarse",
     "balanced_labels": "features prototypes * epsilon tolerance max_iterations "
     "num_labels max_bytes collective",
@@ -52,14 +53,19 @@ NAMES = {
     "collective",
     "collective": "group",
     "load_into": "model path part * allow_partial trunk_prefix report",
-    "load_weights": "path part * trunk_prefix",
+    "load_weights": "path part * trunk_prefix momentum",
     "normalize_rows_": "weight",
+    "momentum_at": "step * num_steps start end",
+    "momentum_copy": "model",
     "predictor": "path * part size mean std device config",
+    "simclr_multicrop_loss": "features * num_crops temperature max_similarities "
+    "collective",
     "sinkhorn": "scores * epsilon num_iterations tolerance hard collective",
     "spherical_kmeans": "features * num_clusters num_iterations tolerance "
     "initial_centroids seeding row_ids empty_clusters generator nearest collective",
     "swapped_prediction_loss": "scores * num_crops crops_for_assign temperature "
-    "epsilon num_iterations queue_scores hard_codes collective",
+    "epsilon num_iterations queue_scores code_scores hard_codes collective",
+    "update_momentum_": "target source momentum",
 }
 # What has methods to be called, by the same rule.
 METHODS = {
@@ -82,13 +88,14 @@ METHODS = {
     "Prototypes.forward": "features",
     "Prototypes.normalize_": "",
     "Prototypes.weights": "",
-    "SwAV.finish_step": "features",
-    "SwAV.forward": "scores * queue_scores collective",
+    "SwAV.finish_step": "features * of_assignment_crops",
+    "SwAV.forward": "scores * queue_scores code_scores collective",
     "SwAV.score_queue": "prototypes",
 }
 SHAPE = re.compile(r"\((([A-Zn]\w*|1|\.\.\.|height)( \* \w+)?[,)]|channels, )|scalar")
 # These take and give no tensor.
 NO_SHAPES = {"FaissNearest", "TorchNearest", "load_into", "load_weights", "predictor"}
+NO_SHAPES |= {"momentum_at", "momentum_copy"}
 NO_SHAPES |= {"collective", "Prototypes.normalize_", "MemoryBank.settle"}
 
 

@@ -46,7 +46,7 @@ def update_momentum_(
     momentum near 1: keep them in float32, whatever the source's type.
 
     Args:
-        target: the teacher's parameters.
+        target: the teacher's parameters, (...) each.
         source: the student's, in the same order and of the same shapes.
         momentum: m in [0, 1].
 
