@@ -105,6 +105,19 @@ def test_the_first_host_import_applies_in_children_too(host, interpreter):
     assert run.stdout.split() == ["ModuleProxy", "ModuleProxy"]
 
 
+def test_torchvision_imports_before_any_host(interpreter):
+    """As timm, lightly and Lightning import it, whatever torch it was built for."""
+    program = (
+        "import sys\n"
+        "assert 'torch' not in sys.modules\n"
+        "import torchvision.models, torch\n"
+        "assert hasattr(torch.ops.torchvision, 'nms')\n"
+        "assert 'vissl_swav.compat.amp' not in sys.modules\n"
+    )
+    run = interpreter(program)
+    assert run.returncode == 0, run.stderr
+
+
 def test_an_error_of_ours_is_reported_not_swallowed(host, interpreter):
     run = interpreter(
         "import vissl_swav.compat as c\nc.SHIMS = ('no_such_shim',)\nimport vissl\n"

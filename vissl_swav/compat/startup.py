@@ -4,6 +4,8 @@ The first `import vissl` or `import classy_vision` of the process, from whatever
 program, then applies the shims (`vissl_swav.compat.apply`) and arms the registration
 of our losses, hooks and transforms (`vissl_swav.host.registration.arm`). Spawned,
 forkserver and submitit children start an interpreter of their own and so do the same.
+The first `import torchvision` gets what it needs beside a torch that it was not built
+for, so that timm, lightly and Lightning, which import it, load too.
 
 ``VISSL_SWAV_AUTO=0`` switches it off. This file must stay light: no import but these.
 """
@@ -17,6 +19,7 @@ from vissl_swav.compat import import_hook
 HOST_PACKAGES = ("vissl", "classy_vision")
 SWITCH = "VISSL_SWAV_AUTO"
 _KEY = "vissl_swav.compat.startup.on_host_import"
+_TORCHVISION_KEY = "vissl_swav.compat.startup.on_torchvision_import"
 
 
 def is_switched_off() -> bool:
@@ -33,6 +36,9 @@ def install() -> bool:
     if is_switched_off():
         return False
     import_hook.before_import(HOST_PACKAGES, on_host_import, key=_KEY)
+    import_hook.before_import(
+        ("torchvision",), on_torchvision_import, key=_TORCHVISION_KEY
+    )
     return True
 
 
@@ -57,6 +63,16 @@ def on_host_import() -> None:
         registration = None
     if registration is not None:
         import_module(registration.name).arm()
+
+
+def on_torchvision_import() -> None:
+    """Declare the operators that torchvision lacks; on a matching pair nothing."""
+    from importlib.util import find_spec
+
+    if find_spec("torch") is not None:  # Else torchvision itself says what is missing.
+        from vissl_swav.compat import torchvision_ops
+
+        torchvision_ops.declare_missing_schemas()
 
 
 def status() -> str:

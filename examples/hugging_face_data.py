@@ -1,0 +1,124 @@
+"""SwAV on a Hugging Face data set: from the hub, from a folder, or as a stream.
+
+    python examples/hugging_face_data.py --data FOLDER
+    python examples/hugging_face_data.py --data uoft-cs/cifar10 --image img
+    python examples/hugging_face_data.py --data FOLDER --stream --steps 500
+
+All but the data is `plain_pytorch.py`, torchrun too. A stream need not have a length:
+its epochs are so many steps. It is shuffled within a buffer, which must hold several
+classes where the data are sorted by class, as those of a folder are.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import parts
+import plain_pytorch
+import torch
+from datasets import load_dataset
+from datasets.distributed import split_dataset_by_node
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
+
+from vissl_swav import MultiCrop, collective
+
+Rows = list[dict[str, Any]]  # Of either kind of data set; the workers collate them.
+
+
+def load(options: argparse.Namespace) -> Any:
+    """The splits by name, or the end of the program with what is wrong."""
+    place = {"path": options.data}
+    if Path(options.data).exists():
+        place = {"path": "imagefolder", "data_dir": options.data}
+    try:
+        splits = load_dataset(**place, streaming=options.stream)
+    except (OSError, ValueError) as error:
+        sys.exit(f"No data set from {options.data}: {error}")
+    columns = splits["train"].column_names
+    if options.image not in columns:
+        sys.exit(f"No column {options.image}; name one of {columns} with --image.")
+    return splits
+
+
+def make_crops(rows: Rows, column: str, multi_crop: MultiCrop) -> tuple[list[Tensor]]:
+    """V crops (B, 3, S, S)."""
+    return (default_collate([multi_crop(row[column]) for row in rows]),)
+
+
+def make_views(
+    rows: Rows, columns: tuple[str, str], size: int
+) -> tuple[Tensor, Tensor]:
+    """Centres, levels (B, 3, S, S), and labels (B,)."""
+    (column, label), view = columns, parts.central_view(size)
+    levels = [view(row[column].convert("RGB")) for row in rows]
+    return torch.stack(levels), torch.tensor([row[label] for row in rows])
+
+
+class Stream:
+    """Batches of a stream, begun anew where it ends; an epoch is `steps` of them."""
+
+    def __init__(self, stream: Any, options: argparse.Namespace, collate: Any):
+        processes = collective()
+        stream = stream.shuffle(seed=options.seed, buffer_size=options.buffer)
+        mine = split_dataset_by_node(stream, processes.rank, processes.world_size)
+        workers = min(options.workers, mine.num_shards)  # Each reads other shards.
+        settings = {"num_workers": workers, "collate_fn": collate, "drop_last": True}
+        self.loader, self.stream = DataLoader(mine, options.batch, **settings), mine
+        self.steps, self.batches, self.sampler = options.steps, self.passes(), self
+
+    def passes(self) -> Iterator[Any]:
+        """Batches without end, in another order in each pass."""
+        for number in count():
+            self.stream.set_epoch(number)
+            batch = None
+            for batch in self.loader:
+                yield batch
+            if batch is None:
+                sys.exit("The stream holds no whole batch; make --batch smaller.")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing: the next epoch goes on where this one ends."""
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        return self.steps
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches of an epoch."""
+        return islice(self.batches, self.steps)
+
+
+def main(arguments: Sequence[str] | None = None) -> float | None:
+    """Returns the k-NN accuracy in %, where there are labelled test images."""
+    parser = parts.parser(__doc__, out="runs/hugging_face.pt")
+    parser.add_argument("--image", default="image", help="column of the images")
+    parser.add_argument("--label", default="label", help="column, for the k-NN figure")
+    parser.add_argument("--stream", action="store_true")
+    parser.add_argument("--steps", type=int, default=500, help="an epoch of a stream")
+    parser.add_argument("--buffer", type=int, default=10000, help="of the shuffle")
+    options = parser.parse_args(arguments)
+    device = parts.start(options.seed)
+    parts.find_folders(options)  # Draws the embedded data set where none is named.
+    splits = load(options)
+    multi_crop = parts.multi_crop(options)
+    crops = partial(make_crops, column=options.image, multi_crop=multi_crop)
+    make_loader: Any = Stream if options.stream else parts.make_loader
+    loader = make_loader(splits["train"], options, crops)
+    net = parts.Net(*parts.make_trunk(options.trunk), options.prototypes).to(device)
+    plain_pytorch.train(options, net, loader)
+    asked = splits.get("test", splits.get("validation"))
+    if asked is None or options.label not in asked.column_names:
+        return None
+    columns, size = (options.image, options.label), max(options.sizes)
+    views = partial(make_views, columns=columns, size=size)
+    batches = [DataLoader(of, 256, collate_fn=views) for of in (splits["train"], asked)]
+    return parts.knn(net.trunk, *batches)
+
+
+if __name__ == "__main__":
+    main()
