@@ -12,6 +12,8 @@ VERSION = re.search(
     (ROOT / "vissl_swav" / "__init__.py").read_text(encoding="utf-8"),
     re.MULTILINE,
 ).group(1)
+# What the files of `examples/` import beside this package.
+EXAMPLES = ["pytorch-lightning>=2.4", "lightly>=1.5", "timm>=1", "datasets>=3"]
 
 
 class BuildWithStartupHook(build_py):
@@ -74,7 +76,9 @@ setup(
         "cpu": ["faiss-cpu>=1.8"],
         "gpu": ["faiss-gpu>=1.15"],
         "onnx": ["onnx", "onnxscript", "onnxruntime"],
+        "examples": EXAMPLES,
         "dev": [
+            *EXAMPLES,
             "pytest>=8",
             "pytest-timeout",
             "pytest-xdist",
@@ -82,7 +86,6 @@ setup(
             "pyright[nodejs]==1.1.414",
             "pre-commit",
             "POT",
-            "timm",
             "setuptools>=77",
             "wheel",
         ],

@@ -4,9 +4,8 @@
     python examples/hugging_face_data.py --data uoft-cs/cifar10 --image img
     python examples/hugging_face_data.py --data FOLDER --stream --steps 500
 
-All but the data is `plain_pytorch.py`, torchrun too. A stream need not have a length:
-its epochs are so many steps. It is shuffled within a buffer, which must hold several
-classes where the data are sorted by class, as those of a folder are.
+All but the data is `plain_pytorch.py`, torchrun too. Epochs of a stream are so many
+steps. It is shuffled within a buffer; a folder is sorted by class: make it large.
 """
 
 import argparse
@@ -32,9 +31,8 @@ Rows = list[dict[str, Any]]  # Of either kind of data set; the workers collate t
 
 def load(options: argparse.Namespace) -> Any:
     """The splits by name, or the end of the program with what is wrong."""
-    place = {"path": options.data}
-    if Path(options.data).exists():
-        place = {"path": "imagefolder", "data_dir": options.data}
+    folder = {"path": "imagefolder", "data_dir": options.data}
+    place = folder if Path(options.data).exists() else {"path": options.data}
     try:
         splits = load_dataset(**place, streaming=options.stream)
     except (OSError, ValueError) as error:
@@ -50,13 +48,11 @@ def make_crops(rows: Rows, column: str, multi_crop: MultiCrop) -> tuple[list[Ten
     return (default_collate([multi_crop(row[column]) for row in rows]),)
 
 
-def make_views(
-    rows: Rows, columns: tuple[str, str], size: int
-) -> tuple[Tensor, Tensor]:
+def make_views(rows: Rows, options: argparse.Namespace) -> tuple[Tensor, Tensor]:
     """Centres, levels (B, 3, S, S), and labels (B,)."""
-    (column, label), view = columns, parts.central_view(size)
-    levels = [view(row[column].convert("RGB")) for row in rows]
-    return torch.stack(levels), torch.tensor([row[label] for row in rows])
+    view = parts.central_view(max(options.sizes))
+    levels = [view(row[options.image].convert("RGB")) for row in rows]
+    return torch.stack(levels), torch.tensor([row[options.label] for row in rows])
 
 
 class Stream:
@@ -82,7 +78,7 @@ class Stream:
                 sys.exit("The stream holds no whole batch; make --batch smaller.")
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing: the next epoch goes on where this one ends."""
+        """The next epoch goes on where this one ends."""
 
     def __len__(self) -> int:
         """Steps of an epoch."""
@@ -96,27 +92,26 @@ class Stream:
 def main(arguments: Sequence[str] | None = None) -> float | None:
     """Returns the k-NN accuracy in %, where there are labelled test images."""
     parser = parts.parser(__doc__, out="runs/hugging_face.pt")
-    parser.add_argument("--image", default="image", help="column of the images")
-    parser.add_argument("--label", default="label", help="column, for the k-NN figure")
-    parser.add_argument("--stream", action="store_true")
-    parser.add_argument("--steps", type=int, default=500, help="an epoch of a stream")
-    parser.add_argument("--buffer", type=int, default=10000, help="of the shuffle")
+    add = parser.add_argument
+    add("--image", default="image", help="column of the images")
+    add("--label", default="label", help="column of the labels, for the k-NN figure")
+    add("--stream", action="store_true", help="do not download or index it first")
+    add("--steps", type=int, default=500, help="an epoch of a stream")
+    add("--buffer", type=int, default=10000, help="images that a stream shuffles")
     options = parser.parse_args(arguments)
     device = parts.start(options.seed)
     parts.find_folders(options)  # Draws the embedded data set where none is named.
     splits = load(options)
-    multi_crop = parts.multi_crop(options)
-    crops = partial(make_crops, column=options.image, multi_crop=multi_crop)
-    make_loader: Any = Stream if options.stream else parts.make_loader
-    loader = make_loader(splits["train"], options, crops)
+    of_crops = {"column": options.image, "multi_crop": parts.multi_crop(options)}
+    open_loader: Any = Stream if options.stream else parts.make_loader
+    loader = open_loader(splits["train"], options, partial(make_crops, **of_crops))
     net = parts.Net(*parts.make_trunk(options.trunk), options.prototypes).to(device)
     plain_pytorch.train(options, net, loader)
-    asked = splits.get("test", splits.get("validation"))
-    if asked is None or options.label not in asked.column_names:
+    test = splits.get("test", splits.get("validation"))
+    if test is None or options.label not in test.column_names:
         return None
-    columns, size = (options.image, options.label), max(options.sizes)
-    views = partial(make_views, columns=columns, size=size)
-    batches = [DataLoader(of, 256, collate_fn=views) for of in (splits["train"], asked)]
+    view = partial(make_views, options=options)
+    batches = [DataLoader(of, 256, collate_fn=view) for of in (splits["train"], test)]
     return parts.knn(net.trunk, *batches)
 
 

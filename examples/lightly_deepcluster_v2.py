@@ -101,9 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> float | None:
             schedule.step()
             total += loss.detach() / len(loader)
         parts.print_loss(epoch, total, options)
-        parts.save(
-            {"net": net.state_dict(), "clusters": clusters.prototypes}, options.out
-        )
+        state = {"net": net.state_dict(), "prototypes": clusters.prototypes}
+        # The cluster of every image, by clustering.
+        parts.save({**state, "labels": method.labels.labels}, options.out)
     return parts.knn_accuracy(net.trunk, folders, max(options.sizes))
 
 

@@ -70,8 +70,9 @@ class LightningSwAV(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Called on every rank: (world_size, ...) of each buffer."""
         state = self.outside_ddp[0].state_dict()
-        gathered = {name: collective().all_gather(of) for name, of in state.items()}
-        checkpoint["swav"] = gathered
+        checkpoint["swav"] = {
+            name: collective().all_gather(of) for name, of in state.items()
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Each rank takes its own."""
@@ -96,13 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> float | None:
     crops = parts.multi_crop(options)
     images = parts.open_images(folders[0], crops, options.batch * options.devices)
     # Lightning puts a DistributedSampler in where there are several processes.
-    loader = DataLoader(
-        images,
-        options.batch,
-        shuffle=True,
-        num_workers=options.workers,
-        drop_last=True,
-    )
+    settings = {"num_workers": options.workers, "drop_last": True}
+    loader = DataLoader(images, options.batch, shuffle=True, **settings)
     out = Path(options.out)
     trainer = pl.Trainer(
         max_epochs=options.epochs,

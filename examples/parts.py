@@ -35,12 +35,12 @@ def parser(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
     add("--data", help="folder with train/<class>/ and, for k-NN, test/<class>/; "
         "without one a small data set is drawn to runs/embedded")  # fmt: skip
     add("--trunk", default="small", help="small, or a ResNet of torchvision")
-    add("--sizes", type=int, nargs="+", default=[32, 16], help="of crops, in pixels")
+    add("--sizes", type=int, nargs="+", default=[24, 16], help="of crops, in pixels")
     add("--counts", type=int, nargs="+", default=[2, 2], help="crops of each size")
     add("--cut", type=float, default=0.3, help="least share of the area, large crops")
     add("--strength", type=float, help="of colour steps and blur, 1 is the paper's")
     add("--batch", type=int, default=32, help="images a step and process")
-    add("--epochs", type=int, default=8)
+    add("--epochs", type=int, default=5)
     add("--lr", type=float, default=1e-3)
     add("--prototypes", type=int, default=100)
     add("--queue", type=int, default=480, help="rows over all processes; 0: none")
