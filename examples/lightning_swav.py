@@ -41,7 +41,7 @@ class LightningSwAV(pl.LightningModule):
             embedding_dim=self.net.dim,
             queue_length=self.options.queue // self.trainer.world_size,
         )
-        self.outside_ddp[:] = [swav.to(self.device)]
+        self.outside_ddp[:] = [swav.to(self.trainer.strategy.root_device)]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss of a step; its features go into the queue."""

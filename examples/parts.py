@@ -95,13 +95,15 @@ def open_images(
 
 def start(seed: int) -> torch.device:
     """The device of this process; under torchrun it joins the others."""
-    has_gpu = torch.cuda.is_available()
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
     if "RANK" in os.environ and not dist.is_initialized():
-        dist.init_process_group("nccl" if has_gpu else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)
     torch.manual_seed(seed)
-    gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    return torch.device(gpu if has_gpu else "cpu")
+    return device
 
 
 def make_loader(
