@@ -260,9 +260,10 @@ def test_lightning_starts_its_processes(data, tmp_path):
 
 @pytest.mark.slow
 def test_plain_learns(example, tmp_path):
+    """39.0 and 83.4 % where docs/examples.md was written."""
     module = example("plain_pytorch")
-    data = build(tmp_path / "set", num_train=1000, num_test=250)
+    data = build(tmp_path / "set", num_train=2000, num_test=500)
     options = ["--data", str(data), "--strength", "0", "--workers", "0"]
     options += ["--out", str(tmp_path / "a.pt")]
     random = module.main([*options, "--epochs", "0"])
-    assert module.main([*options, "--epochs", "6"]) > random + 10
+    assert module.main(options) > random + 10
