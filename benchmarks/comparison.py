@@ -1,16 +1,16 @@
 """The comparison that the paper draws (Fig. 3, left), at the size of a laptop.
 
-    python benchmarks/comparison.py --data CIFAR10 --out runs/comparison   # the CPU, small
-    python benchmarks/comparison.py --data CIFAR10 --out runs/full --device cuda --full
-    python benchmarks/comparison.py --data CIFAR10 --out runs/comparison --search
+    python benchmarks/comparison.py --data CIFAR10              # small, for two cores
+    python benchmarks/comparison.py --data CIFAR10 --device cuda --full
+    python benchmarks/comparison.py --data CIFAR10 --search
 
 Rows are methods, columns 2 crops and multi-crop, each with 3 seeds: trained by
 `vissl-swav train`, judged on the frozen trunk (linear and k-NN). What is held equal
 stands in `comparison_plan.py`. CIFAR10 is an image folder with train/ and test/.
 
 Runs that have finished are not run again, and one that was broken off goes on; one that
-fails is named, and the rest goes on (exit code 1). Writes `comparison.{json,md,png}` to
-`--out`, also when it is broken off (exit code 130). `--search` tries the same few
+fails is named, and the rest goes on (exit code 1). Writes `comparison.{json,md,png}`
+below `--out`, also when it is broken off (exit code 130). `--search` tries the same few
 temperatures for every method and prints what they give.
 """
 

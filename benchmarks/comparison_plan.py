@@ -34,7 +34,7 @@ class Method:
         paper: ImageNet linear top-1 in %, 2x224 and 2x160+4x96; None where the paper
             has none.
         overrides: of the host's command line.
-        outputs: of the head: the embedding where None.
+        outputs: of the head; the size's embedding where None.
     """
 
     title: str
@@ -49,6 +49,7 @@ class Method:
 
 _THREE = ("swav_head", "use_bn:true,num_clusters:[{K},{K},{K}]")
 _ONE = ("swav_head", "use_bn:true,num_clusters:[{K}]")
+_NONE = ("swav_head", "use_bn:true,num_clusters:[]")
 _CROSS_ENTROPY = "cross_entropy_multiple_output_single_target"
 METHODS: Mapping[str, Method] = {
     "supervised": Method(
@@ -63,6 +64,16 @@ METHODS: Mapping[str, Method] = {
             "config.LOSS.swav=null",
         ),
         outputs=10,
+    ),
+    "simclr_multicrop": Method(
+        "SimCLR, eq. 7",
+        "pretrain/simclr_multicrop/quickstart",
+        "simclr_multicrop",
+        _NONE,
+        temperature=0.2,
+        paper=(68.2, 70.6),
+        # Of its quickstart: images are told apart by it, not sorted into clusters.
+        outputs=64,
     ),
     "sela_v2": Method(
         "SeLa-v2",
@@ -81,6 +92,18 @@ METHODS: Mapping[str, Method] = {
         paper=(70.2, 74.3),
     ),
     "swav": Method("SwAV", _SWAV, "swav", _ONE, temperature=0.2, paper=(70.1, 74.1)),
+    # A run is a hundredth as long as those for which 0.996 is meant.
+    "swav_momentum": Method(
+        "SwAV, codes from a momentum encoder",
+        _SWAV,
+        "swav_momentum",
+        _ONE,
+        temperature=0.2,
+        overrides=(
+            "config.LOSS.swav=null",
+            "+config.LOSS.swav_momentum={momentum:0.99,trainable_prototypes:false}",
+        ),
+    ),
 }
 RANDOM = "random trunk"
 
@@ -224,9 +247,9 @@ def multi_crop(cell: Cell, size: Size) -> str:
 def _head(method: Method, size: Size) -> str:
     name, settings = method.head
     features = 8 * size.width
-    dims = [features, method.outputs]
-    if method.outputs is None:
-        dims = [features, features, size.embedding]
+    outputs = method.outputs or size.embedding
+    # Labels are told from the features themselves, as by the judge's linear layer.
+    dims = [features, outputs] if name == "mlp" else [features, features, outputs]
     inner = ",".join(filter(None, [f"dims:{dims}", settings]))
     return f"[{name},{{{inner.replace('{K}', str(size.prototypes))}}}]"
 

@@ -188,10 +188,10 @@ def embed(weights: Path, split: Labelled, device: torch.device) -> FeatureSet:
 
 
 def judge(train: FeatureSet, test: FeatureSet) -> dict[str, float]:
-    """Top-1 accuracy in %: linear and k-NN on the test images, k-NN within the training.
+    """Top-1 accuracy in %: linear, k-NN, and k-NN within the training images.
 
-    The last one lets half of the training images vote on the other half. It is what the
-    search goes by, which so sees no test image.
+    In the last, half of the training images vote on the other half: the search goes by
+    it, and so sees no test image.
     """
     half = [FeatureSet(train.features[s::2], train.labels[s::2]) for s in (0, 1)]
     return {
@@ -232,7 +232,7 @@ def linear_accuracy(train: FeatureSet, test: FeatureSet) -> float:
         cost = nn.functional.cross_entropy(classifier(Z), train.labels)
         cost = cost + LINEAR_DECAY / 2 * classifier.weight.square().sum()
         cost.backward()
-        return float(cost)
+        return cost.item()
 
     search.step(loss)
     with torch.inference_mode():

@@ -151,6 +151,8 @@ def _difference(
     first, second = (table.get(*key, "linear") for key in (one, other))
     if first is None or second is None:
         return None
+    if min(len(first.values), len(second.values)) < 2:
+        return None  # Of one seed nobody knows the spread.
     return first.mean - second.mean, math.hypot(first.error, second.error)
 
 
@@ -171,7 +173,7 @@ def search_markdown(outcomes: Mapping[Cell, Mapping[str, Any] | str]) -> str:
 
 
 def plot(table: Table, path: Path) -> None:
-    """Bars as in Fig. 3 (left): 2 crops beside multi-crop, a line at the random trunk."""
+    """Bars as in Fig. 3 (left): 2 crops beside multi-crop; a line: the random trunk."""
     import matplotlib
 
     matplotlib.use("Agg")
