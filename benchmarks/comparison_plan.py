@@ -146,7 +146,9 @@ SIZES = {
     for size in (
         Size("toy", 16, 8, width=2, embedding=8, prototypes=12, batch=16, epochs=2),
         Size(
-            "small", 500, 500, width=8, embedding=16, prototypes=100, batch=64, epochs=6
+            *("small", 400, 200),
+            **{"width": 8, "embedding": 16, "prototypes": 100, "batch": 64},
+            **{"epochs": 5, "rate": 3e-3},
         ),
         # 2x32 against 2x23+4x14, 200 epochs of all 50 000 images.
         Size(
