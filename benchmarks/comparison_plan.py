@@ -150,11 +150,11 @@ SIZES = {
             **{"width": 8, "embedding": 16, "prototypes": 100, "batch": 64},
             **{"epochs": 5, "rate": 3e-3},
         ),
-        # 2x32 against 2x23+4x14, 200 epochs of all 50 000 images.
+        # 2x32 against 2x23+4x14, 60 epochs of all 50 000 images.
         Size(
             *("full", None, None),
             **{"width": 64, "embedding": 128, "prototypes": 1000, "batch": 256},
-            **{"epochs": 200, "crops": (32, 23, 14)},
+            **{"epochs": 60, "crops": (32, 23, 14)},
         ),
     )
 }

@@ -4,6 +4,9 @@
     python benchmarks/run_all.py --device cpu           # the same without one
     python benchmarks/run_all.py --device cpu --quick   # toy sizes: does it run at all
 
+With `--cifar FOLDER` (CIFAR-10 as an image folder) also the paper's comparison, with
+all of its images on a GPU.
+
 Writes `<out>/report.md`: per step the command, how long it took, its exit code and what
 it printed. The figures go from there into `docs/results.md`. Exit code 1 where a step
 failed; the other steps are run all the same.
@@ -93,6 +96,18 @@ def steps(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
                 *short,
             ],
         )
+    if args.cifar is not None:
+        yield "The paper's comparison", comparison(args)
+
+
+def comparison(args: argparse.Namespace) -> list[str]:
+    """Of all methods: resumed by the same command."""
+    size = "toy" if args.quick else "full" if args.device == "cuda" else "small"
+    return [
+        *(PYTHON, "benchmarks/comparison.py", f"--device={args.device}"),
+        *(f"--size={size}", f"--data={args.cifar.resolve()}"),
+        f"--out={args.out / 'comparison'}",
+    ]
 
 
 def run(command: Sequence[str]) -> tuple[int, float, str]:
@@ -112,6 +127,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
+    parser.add_argument("--cifar", type=Path, help="CIFAR-10 as an image folder")
     parser.add_argument("--quick", action="store_true", help="toy sizes")
     args = parser.parse_args()
     args.out = args.out.resolve()
