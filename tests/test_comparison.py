@@ -130,6 +130,15 @@ def test_no_order_from_one_seed(scripts, results):
     assert "70.1 ± 0.0" in tables.markdown(tables.Table.of(first))
 
 
+def test_the_search_table(scripts):
+    _, plan, _, tables = scripts
+    outcomes = {cell: result(0.0, knn=30.0) for cell in plan.search_cells(("swav",))}
+    first = next(iter(outcomes))
+    outcomes[first] = "the host fell over"
+    *_, row = tables.search_markdown(outcomes).splitlines()
+    assert row == "| swav | failed | 30.0 | 30.0 |"
+
+
 def test_the_plot(scripts, results, tmp_path):
     from PIL import Image
 
