@@ -92,17 +92,12 @@ METHODS: Mapping[str, Method] = {
         paper=(70.2, 74.3),
     ),
     "swav": Method("SwAV", _SWAV, "swav", _ONE, temperature=0.2, paper=(70.1, 74.1)),
-    # A run is a hundredth as long as those for which 0.996 is meant.
     "swav_momentum": Method(
         "SwAV, codes from a momentum encoder",
-        _SWAV,
+        "pretrain/swav_momentum/quickstart",
         "swav_momentum",
         _ONE,
         temperature=0.2,
-        overrides=(
-            "config.LOSS.swav=null",
-            "+config.LOSS.swav_momentum={momentum:0.99,trainable_prototypes:false}",
-        ),
     ),
 }
 RANDOM = "random trunk"
