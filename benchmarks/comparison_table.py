@@ -14,7 +14,7 @@ from comparison_plan import COLUMNS, METHODS, MULTI, RANDOM, TWO, Cell
 FIGURES = {"linear": "linear", "knn": "k-NN"}
 # A difference counts from so many standard errors on.
 CLEAR = 2.0
-# The paper's own differences below this many points are no order.
+# Differences below this many points are no order.
 LEVEL = 0.5
 
 
@@ -23,10 +23,15 @@ class Figure:
     """An accuracy in % over seeds.
 
     Attributes:
-        values: of the seeds.
+        by_seed: of each seed.
     """
 
-    values: tuple[float, ...]
+    by_seed: Mapping[int, float]
+
+    @property
+    def values(self) -> list[float]:
+        """In the order of the seeds."""
+        return [self.by_seed[seed] for seed in sorted(self.by_seed)]
 
     @property
     def mean(self) -> float:
@@ -56,12 +61,12 @@ class Table:
     @classmethod
     def of(cls, results: Mapping[Cell, Mapping[str, Any]]) -> "Table":
         """Of the runs' results."""
-        values: dict[tuple[str, str, str], list[float]] = {}
+        values: dict[tuple[str, str, str], dict[int, float]] = {}
         for cell, result in results.items():
             for name in FIGURES:
                 key = (cell.method, cell.column, name)
-                values.setdefault(key, []).append(result["figures"][name])
-        return cls({key: Figure(tuple(found)) for key, found in values.items()})
+                values.setdefault(key, {})[cell.seed] = result["figures"][name]
+        return cls({key: Figure(found) for key, found in values.items()})
 
     def get(self, row: str, column: str, name: str) -> Figure | None:
         """One cell's figure; the random trunk's is the same in both columns."""
@@ -118,7 +123,8 @@ def verdict(paper: float, ours: float, error: float) -> str:
     """Whether a difference of ours says what the paper's does."""
     clear = abs(ours) > CLEAR * error
     if abs(paper) < LEVEL:
-        return "level in the paper; differs here" if clear else "level in both"
+        differs = clear and abs(ours) >= LEVEL
+        return "level in the paper; differs here" if differs else "level in both"
     if not clear:
         return "open: within the spread"
     return "agrees" if (paper > 0) == (ours > 0) else "**contrary**"
@@ -147,13 +153,17 @@ def _differences(table: Table) -> list[tuple[str, float, tuple[float, float]]]:
 def _difference(
     table: Table, one: tuple[str, str], other: tuple[str, str]
 ) -> tuple[float, float] | None:
-    """Mean of one cell over another's, and its standard error."""
+    """Mean of one cell over another's, and its standard error.
+
+    Taken seed by seed: runs of one seed share the order of the images.
+    """
     first, second = (table.get(*key, "linear") for key in (one, other))
     if first is None or second is None:
         return None
-    if min(len(first.values), len(second.values)) < 2:
-        return None  # Of one seed nobody knows the spread.
-    return first.mean - second.mean, math.hypot(first.error, second.error)
+    seeds = first.by_seed.keys() & second.by_seed.keys()
+    found = Figure({s: first.by_seed[s] - second.by_seed[s] for s in seeds})
+    # Of one seed nobody knows the spread.
+    return (found.mean, found.error) if len(seeds) > 1 else None
 
 
 def search_markdown(outcomes: Mapping[Cell, Mapping[str, Any] | str]) -> str:
