@@ -217,7 +217,7 @@ def test_queue_and_freeze(run):
 def test_all_but_head_and_loss_is_that_of_swav(name, complete):
     """Appendix D: "the same hyperparameters as SwAV"; SimCLR in Fig. 3 likewise."""
     config = complete(f"config=pretrain/{name}")
-    run = name.split("/")[1]
+    run = name.split("/")[1].removesuffix("_queue65536")
     swav = complete(f"config=pretrain/swav/{run}")
     for other in (config, swav):
         del other.LOSS, other.MODEL.HEAD
