@@ -202,6 +202,11 @@ def test_so_do_losses_of_the_host_that_number_the_images(streamed):
             infer_stream(cfg)
     cfg.LOSS["name"] = "simclr_info_nce_loss"
     infer_stream(cfg)
+    cfg.LOSS["name"] = "weighted_sum"
+    terms = [{"name": "sela_v2", "weight": 1}, {"name": "simclr_info_nce_loss"}]
+    cfg.LOSS["weighted_sum"] = {"terms": terms}
+    with pytest.raises(StartError, match="the loss is sela_v2, and"):
+        infer_stream(cfg)
 
 
 def test_a_start_looks_into_a_few_shards_only(compose, shards, tmp_path, monkeypatch):

@@ -230,6 +230,19 @@ def test_a_config_of_the_hosts_own_loss_has_no_plan(folder):
     assert "simclr_info_nce_loss" in text and "a plan is for ours" in text
 
 
+def test_of_a_weighted_sum_every_term_is_drawn(folder):
+    """The sum has no bounds; the ceiling is that of the loss with prototypes."""
+    lines = [
+        {**step(number), "terms": {"swav": 3.0, "barlow": 40.0 / number}}
+        for number in range(1, 30)
+    ]
+    lines[3]["terms"] = "nonsense"
+    write_lines(folder / "steps.jsonl", lines)
+    words = [word.strip() for word in page_of(folder).words]
+    assert words.count("swav") > 1 and "barlow" in words
+    assert "each term before its weight" in " ".join(words)
+
+
 def test_a_run_under_way_and_one_that_stands_still(folder):
     (folder / "model_final_checkpoint_phase1.torch").unlink()
     write_lines(folder / "steps.jsonl", [step(n, total=400) for n in range(1, 101)])

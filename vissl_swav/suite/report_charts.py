@@ -1,5 +1,6 @@
 """The curves of a report, from the lines of `steps.jsonl` and `health.jsonl`."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from vissl_swav.suite.report_plan import lacks_prototypes
 from vissl_swav.suite.run_folder import RunFolder
 
 _LOSS, _BOUND, _SECOND, _THIRD = "#1f5fa8", "#b00020", "#2a7f3f", "#8a5a00"
+_FOURTH = "#6a3d9a"
 
 
 def charts(run: RunFolder) -> list[str]:
@@ -101,26 +103,51 @@ def series(lines: Sequence[dict[str, Any]], name: str) -> list[Point]:
 
 
 def _loss(run: RunFolder, marks: Sequence[Mark]) -> str:
-    by_step = series(run.steps, "loss")
-    smooth: list[Point] = []
-    if by_step:
-        values = smoothed([value for _, value in by_step])
-        smooth = [(x, y) for (x, _), y in zip(by_step, values, strict=True)]
-    else:
-        smooth = series(run.readings, "loss")
     floor = series(run.readings, "floor")
     has_floor = any(value > 0 for _, value in floor)
+    terms = _terms(run.steps)
+    of_sum = "each term before its weight; the bounds are the prototypes' loss's"
     return chart(
         "Loss",
         [
-            Line("by step", by_step, _LOSS, faint=True),
-            Line("loss", smooth, _LOSS),
+            *(terms or _whole_loss(run)),
             *_ceiling(run),
             *([Line(_floor_name(run), floor, _SECOND, True)] if has_floor else []),
         ],
         marks=marks,
-        note="In nats.",
+        note=f"In nats; {of_sum}." if terms else "In nats.",
     )
+
+
+def _whole_loss(run: RunFolder) -> list[Line]:
+    by_step = series(run.steps, "loss")
+    smooth = _smooth(by_step) if by_step else series(run.readings, "loss")
+    return [
+        Line("by step", by_step, _LOSS, faint=True),
+        Line("loss", smooth, _LOSS),
+    ]
+
+
+def _terms(steps: Sequence[dict[str, Any]]) -> list[Line]:
+    """Of a weighted sum; empty where the loss is one."""
+    with_terms = [line for line in steps if isinstance(line.get("terms"), dict)]
+    names = dict.fromkeys(name for line in with_terms for name in line["terms"])
+    colours = itertools.cycle((_LOSS, _THIRD, _FOURTH))
+    by_term = {
+        name: series(
+            [{**line["terms"], "step": line["step"]} for line in with_terms], name
+        )
+        for name in names
+    }
+    return [
+        Line(str(name), _smooth(points), next(colours))
+        for name, points in by_term.items()
+    ]
+
+
+def _smooth(points: Sequence[Point]) -> list[Point]:
+    values = smoothed([value for _, value in points])
+    return [(x, y) for (x, _), y in zip(points, values, strict=True)]
 
 
 def _lengths(run: RunFolder) -> str:

@@ -20,7 +20,7 @@ from vissl_swav.host.settings.data import (
     uses_our_loader,
     wants_labels,
 )
-from vissl_swav.host.settings.dino import DINO_SINKHORN, is_dino_sinkhorn
+from vissl_swav.host.settings.dino import is_dino_sinkhorn
 from vissl_swav.host.settings.loss import (
     clusters,
     contrast,
@@ -37,6 +37,7 @@ from vissl_swav.host.settings.loss import (
 from vissl_swav.host.settings.loss_checks import check_loss_key, loss_keys
 from vissl_swav.host.settings.losses import (
     DEEPCLUSTER_V2,
+    DINO_SINKHORN,
     LOSSES,
     SELA_V2,
     SIMCLR_MULTICROP,

@@ -12,8 +12,8 @@ from vissl_swav.core.sinkhorn import NUM_ITERATIONS
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings import parts
 from vissl_swav.host.settings.data import COLLATOR_NAME
+from vissl_swav.host.settings.losses import DINO_SINKHORN
 
-DINO_SINKHORN = "dino_sinkhorn"
 _HOSTS = "dino_loss"
 _WHERE = f"config.LOSS.{DINO_SINKHORN}"
 _THEIRS = f"config.LOSS.{_HOSTS}"

@@ -6,6 +6,7 @@ from typing import Any
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings import dino, parts, sums
 from vissl_swav.host.settings.losses import (
+    DINO_SINKHORN,
     LOSSES,
     NEAREST_CHOICES,
     LossKeys,
@@ -39,7 +40,7 @@ _WORDS = {
 def loss_keys() -> dict[str, tuple[str, ...]]:
     """Every loss of ours -> its valid keys."""
     of_family = {loss.name: loss.keys for loss in LOSSES.values()}
-    return {**of_family, dino.DINO_SINKHORN: dino.KEYS, sums.WEIGHTED_SUM: sums.KEYS}
+    return {**of_family, DINO_SINKHORN: dino.KEYS, sums.WEIGHTED_SUM: sums.KEYS}
 
 
 def check_loss_key(loss: str, key: str) -> None:

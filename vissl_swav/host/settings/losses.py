@@ -19,6 +19,8 @@ from vissl_swav.host.errors import StartError
 
 SWAV, DEEPCLUSTER_V2, SELA_V2 = "swav", "deepcluster_v2", "sela_v2"
 SIMCLR_MULTICROP, SWAV_MOMENTUM = "simclr_multicrop", "swav_momentum"
+# Beside VISSL's own DINO hook, so none of `LOSSES`.
+DINO_SINKHORN = "dino_sinkhorn"
 NEAREST_CHOICES = ("auto", "torch", "faiss", "flash")
 
 _FREEZE: dict[str, Any] = {

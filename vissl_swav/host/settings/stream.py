@@ -10,6 +10,7 @@ from typing import Any
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings import parts
 from vissl_swav.host.settings.losses import LOSSES
+from vissl_swav.host.settings.sums import followed_loss
 
 STREAM_NAME = "image_stream"
 _WHERE = "config.DATA.TRAIN"
@@ -116,7 +117,7 @@ def _check_number(key: str, value: Any) -> None:
 
 def _check_method(cfg: Any) -> None:
     """The loss can do without numbers that stay with an image."""
-    name = cfg.LOSS["name"]
+    name = followed_loss(cfg)
     ours = LOSSES.get(name)
     numbered = (ours is not None and ours.clusters) or _NUMBERED in (
         cfg.LOSS.get(name) or {}

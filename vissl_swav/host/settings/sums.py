@@ -20,8 +20,7 @@ from typing import Any
 
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings import parts
-from vissl_swav.host.settings.dino import DINO_SINKHORN
-from vissl_swav.host.settings.losses import LOSSES
+from vissl_swav.host.settings.losses import DINO_SINKHORN, LOSSES
 
 WEIGHTED_SUM = "weighted_sum"
 KEYS = ("terms",)
