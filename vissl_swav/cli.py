@@ -69,7 +69,11 @@ def parser() -> argparse.ArgumentParser:
         help="pretrain, probe and compare with a random trunk, in a few minutes",
     )
     quick.add_argument("--out", default="runs/quickstart", help="folder to write to")
-    quick.add_argument("--method", default="swav", help="swav")
+    quick.add_argument(
+        "--method",
+        default="swav",
+        help="swav, swav_momentum, deepcluster_v2, sela_v2 or simclr_multicrop",
+    )
     quick.add_argument(
         "--data",
         help="an image folder with train/ and test/ or val/, or cifar10; "
