@@ -56,7 +56,7 @@ class Encoder(nn.Module):
 
 def main(arguments: Sequence[str] | None = None) -> float | None:
     """Trains; returns the k-NN accuracy in %, where there are test images."""
-    parser = parts.parser(__doc__, out="runs/deepcluster_v2.pt")
+    parser = parts.parser(__doc__, resumes=False, out="runs/deepcluster_v2.pt")
     parser.add_argument("--clusterings", type=int, default=3)
     options = parser.parse_args(arguments)
     device, processes = parts.start(options.seed), collective()

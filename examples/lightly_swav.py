@@ -59,7 +59,9 @@ def lightly_crops(options: argparse.Namespace) -> SwaVTransform:
 
 def main(arguments: Sequence[str] | None = None) -> float | None:
     """Trains; returns the k-NN accuracy in %, where there are test images."""
-    options = parts.parser(__doc__, out="runs/lightly.pt").parse_args(arguments)
+    options = parts.parser(__doc__, resumes=False, out="runs/lightly.pt").parse_args(
+        arguments
+    )
     device, processes = parts.start(options.seed), collective()
     world = processes.world_size
     folders = parts.find_folders(options)

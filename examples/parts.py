@@ -26,7 +26,9 @@ from vissl_swav.data import DataError, build, list_images
 from vissl_swav.data.folders import test_split
 
 
-def parser(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
+def parser(
+    doc: str | None, *, resumes: bool = True, **defaults: Any
+) -> argparse.ArgumentParser:
     """The arguments of every example; `defaults` are those of one."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -47,7 +49,8 @@ def parser(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
     add("--workers", type=int, default=2, help="processes that load images")
     add("--seed", type=int, default=0)
     add("--out", default="runs/example.pt", help="checkpoint")
-    add("--resume", action="store_true", help="go on from --out")
+    if resumes:
+        add("--resume", action="store_true", help="go on from --out")
     parser.set_defaults(**defaults)
     return parser
 
