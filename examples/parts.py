@@ -1,10 +1,10 @@
 """What the examples share around their loops: arguments, images, a net, k-NN."""
 
-import argparse
 import atexit
 import math
 import os
 import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -15,10 +15,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.utils.data import DataLoader, DistributedSampler
-from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.models import get_model
 from torchvision.ops import Conv2dNormActivation
+from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
 from vissl_swav import MultiCrop, Prototypes, collective
 from vissl_swav.core.nearest_neighbors import knn_predict, top_accuracy
@@ -26,12 +26,10 @@ from vissl_swav.data import DataError, build, list_images
 from vissl_swav.data.folders import test_split
 
 
-def parser(
-    doc: str | None, *, resumes: bool = True, **defaults: Any
-) -> argparse.ArgumentParser:
+def parser(doc: str | None, *, resumes: bool = True, **defaults: Any) -> ArgumentParser:
     """The arguments of every example; `defaults` are those of one."""
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = ArgumentParser(
+        description=doc, formatter_class=RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--data", help="folder with train/<class>/ and, for k-NN, test/<class>/; "
@@ -55,7 +53,7 @@ def parser(
     return parser
 
 
-def find_folders(options: argparse.Namespace) -> tuple[Path, Path | None]:
+def find_folders(options: Namespace) -> tuple[Path, Path | None]:
     """The folders of training and test images; a folder without train/ is the first."""
     if options.strength is None:  # The colours of the embedded set tell nothing.
         options.strength = 0.5 if options.data else 0.0
@@ -65,7 +63,7 @@ def find_folders(options: argparse.Namespace) -> tuple[Path, Path | None]:
     return (train, test_split(root)) if train.is_dir() else (root, None)
 
 
-def multi_crop(options: argparse.Namespace) -> MultiCrop:
+def multi_crop(options: Namespace) -> MultiCrop:
     """Crops as the paper's; small images bear less colour and blur (`--strength`)."""
     scales = [(options.cut, 1.0), (options.cut / 3, options.cut)]
     return MultiCrop(
@@ -78,15 +76,13 @@ def multi_crop(options: argparse.Namespace) -> MultiCrop:
     )
 
 
-def open_images(
-    path: Path, transform: Callable[..., Any], batch: int = 1
-) -> ImageFolder:
+def open_images(path: Path, view: Callable[..., Any], batch: int = 1) -> ImageFolder:
     """The folder, or the end of the program with what is wrong with it."""
     try:
         list_images(path)
     except DataError as error:
         sys.exit(str(error))
-    images = ImageFolder(str(path), transform)
+    images = ImageFolder(str(path), view)
     wanted = batch * collective().world_size
     if len(images) < wanted:
         sys.exit(
@@ -110,7 +106,7 @@ def start(seed: int) -> torch.device:
 
 
 def make_loader(
-    images: Any, options: argparse.Namespace, collate: Callable[..., Any] | None = None
+    images: Any, options: Namespace, collate: Callable[..., Any] | None = None
 ) -> DataLoader[Any]:
     """Batches; the sampler gives every process other images."""
     processes = collective()
@@ -133,7 +129,7 @@ def seed_epoch(loader: Any, seed: int, epoch: int) -> None:
     torch.manual_seed((seed * 1000 + epoch) * 1000 + collective().rank)
 
 
-def print_loss(epoch: int, loss: Tensor, options: argparse.Namespace) -> None:
+def print_loss(epoch: int, loss: Tensor, options: Namespace) -> None:
     """The mean over the processes, beside what it is where nothing is learnt: ln K."""
     processes = collective()
     mean = float(processes.all_reduce_sum(loss)) / processes.world_size
@@ -192,8 +188,7 @@ class Net(nn.Module):
 
 def central_view(size: int) -> Callable[..., Tensor]:
     """Pillow image to the levels (3, size, size) of its centre, uint8."""
-    steps = [transforms.Resize(size), transforms.CenterCrop(size)]
-    return transforms.Compose([*steps, transforms.PILToTensor()])
+    return Compose([Resize(size), CenterCrop(size), PILToTensor()])
 
 
 def knn_accuracy(
