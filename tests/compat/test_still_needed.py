@@ -24,6 +24,7 @@ EXPECTED = {
     "schedule": "epoch 0 at 0.25",
     "options": "weight decay 0.5",
     "hooks": "no hook gets its state",
+    "waiting_state": "the teacher is lost",
     "apex_identity": "imports apex",
     "larc": "Apex needed for LARC",
     "sync_bn": "name 'apex' is not defined",

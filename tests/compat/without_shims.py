@@ -138,6 +138,17 @@ def interrupted_runs():
     SYMPTOMS["options"] = f"weight decay {decay}" if decay else None
 
 
+def losses_with_a_teacher():
+    import torch
+    from vissl.config import AttrDict
+    from vissl.losses.dino_loss import DINOLoss
+
+    loss = DINOLoss(AttrDict({"output_dim": 2}))
+    loss.load_state_dict({"center": torch.ones(1, 2), "momentum_teacher.bias": 1})
+    lost = "momentum_teacher.bias" not in loss.state_dict()
+    SYMPTOMS["waiting_state"] = "the teacher is lost" if lost else None
+
+
 def without_apex():
     import torch
     from classy_vision.optim.sgd import SGD
@@ -215,7 +226,7 @@ def on_the_cpu():
 
 if __name__ == "__main__":
     before_the_host()
-    parts = numpy_and_collections, checkpoints, interrupted_runs, without_apex
-    for part in (*parts, batch_norm_on_the_cpu, on_the_cpu):
+    parts = numpy_and_collections, checkpoints, interrupted_runs, losses_with_a_teacher
+    for part in (*parts, without_apex, batch_norm_on_the_cpu, on_the_cpu):
         part()
     print(json.dumps(SYMPTOMS))

@@ -30,6 +30,7 @@ SHIMS = (
     "checkpoint_writing",
     "resume",
     "resumed_state",
+    "waiting_state",
     "environment_report",
 )
 
