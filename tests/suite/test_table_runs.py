@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import host_runs
 import pytest
@@ -68,7 +69,10 @@ def test_broken_off_and_gone_on(pretrained):
     for row in found.values():
         # 24 images a class are fewer than 128.
         assert row.pop("low_shot_128") is None
-        assert all(value is not None and value >= 50 for value in row.values()), row
+        # 16 test images. One column of a net that has seen 48 may be below chance.
+        shares = [value / 6.25 for value in row.values()]
+        assert all(share in range(17) for share in shares), row
+        assert max(row.values()) >= 75, row
     assert "--data" not in done.stderr
     page = (root / "out" / "report.html").read_text()
     assert "Nearest neighbours" in page and page.count("data:image/jpeg") > 30
@@ -80,7 +84,7 @@ def still_there(root):
     found = []
     for folder in filter(str.isdigit, os.listdir("/proc")):
         try:
-            line = open(f"/proc/{folder}/cmdline", "rb").read().decode()
+            line = Path(f"/proc/{folder}/cmdline").read_bytes().decode()
         except OSError:
             continue
         if str(root / "out") in line:
