@@ -84,6 +84,9 @@ TWO_HEADS = [["swav_head", {"dims": [16, 8], "num_clusters": [32, 16]}]]
         ("dino_sinkhorn", "num_crops", 4, "TRANSFORMS says 10"),
         ("dino_loss", "teacher_temp_min", 0, "teacher_temp_min is 0; wanted > 0"),
         ("dino_loss", "crops_for_teacher", [0, 10], r"distinct crops of 0\.\.9"),
+        ("dino_loss", "crops_for_teacher", [[0], [1]], r"distinct crops of 0\.\.9"),
+        ("dino_loss", "momentum", 2.0, "momentum is 2.0; wanted 0 .* to 1"),
+        ("dino_loss", "teacher_temp_warmup_iters", -5, "is -5; wanted a number of"),
         ("HEAD", "PARAMS", TWO_HEADS, "one number in num_clusters"),
     ],
 )

@@ -96,6 +96,13 @@ def test_crops_of_an_image_stand_where_the_loss_looks_for_them(first_batch):
             assert torch.equal(crops.mean(dim=(1, 2, 3)) > -0.1, first >= 24)
 
 
+def test_crops_of_two_sizes_do_not_go_to_a_collator_of_one(first_batch):
+    two = PLAIN.replace("[16]", "[16,8]").replace("[2]", "[2,1]")
+    two = two.replace("[[0.5,1.0]]", "[[0.5,1.0],[0.1,0.5]]")
+    with pytest.raises(ValueError, match=r"simclr_collator, .* crops of \[8, 16\]"):
+        first_batch("simclr", two)
+
+
 def test_workers_send_levels_that_the_loader_normalises(first_batch):
     alone, sent = first_batch("moco"), first_batch("moco", workers=1)
     assert form(alone) == form(sent)

@@ -181,6 +181,17 @@ def test_what_does_not_go_with_a_stream_is_refused(streamed, key, value, message
     assert error.value.key.startswith(f"config.DATA.{sections[0]}.")
 
 
+def test_a_stream_shorter_than_a_step_names_its_length(streamed):
+    from vissl_swav.host import settings
+    from vissl_swav.host.data_checks import check_counts
+
+    cfg = copy.deepcopy(streamed)
+    cfg.DATA.TRAIN.STREAM.NUM_IMAGES = 10
+    run = settings.run_facts(cfg)
+    with pytest.raises(StartError, match="STREAM.NUM_IMAGES over .* makes 5 images"):
+        check_counts(run, {"TRAIN": run.splits[0].streamed})
+
+
 @pytest.mark.parametrize("loss", ["deepcluster_v2", "sela_v2"])
 def test_methods_with_a_bank_say_what_to_take_instead(compose, loss):
     with pytest.raises(StartError) as error:

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 
 import host_runs
 import mixing_programs as programs
@@ -113,10 +114,14 @@ def test_a_term_may_leave_out_what_it_does_not_change(mixed):
 
 def test_labels_train_a_prototype_head_beside_clusters_of_ours(mixed):
     """Another of ours, and a loss of VISSL's on scores and all crops."""
-    config = mixed(
+    terms = (
         f"{TERMS}[{{name:sela_v2,weight:1}},"
         "{name:cross_entropy_multiple_output_single_target,weight:1,output:1}]"
     )
+    with pytest.raises(ValueError, match="learns classes.*LABEL_TYPE is sample_index"):
+        mixed(terms)
+    labels = "config.DATA.TRAIN.LABEL_SOURCES=[disk_folder]"
+    config = mixed(terms, "config.DATA.TRAIN.LABEL_TYPE=standard", labels)
     from vissl_swav.host import settings
 
     assert settings.clusters(config)
@@ -188,6 +193,18 @@ def test_our_contrastive_loss_is_a_term(mixed, crops):
             f"[{SWAV},{{name:barlow_twins_loss,weight:1}}]",
             "set config.LOSS.barlow_twins_loss.embedding_dim=8",
         ),
+        (
+            f"[{SWAV},{{name:barlow_twins_loss,weight:1,output:1}}]",
+            "output 1, .* 12 numbers; set config.LOSS.barlow_twins_loss.embedding_dim",
+        ),
+        (
+            f"[{SWAV},{{name:simclr_info_nce_loss,weight:1,crops:[[0],[1]]}}]",
+            r"crops is \[\[0\], \[1\]\]; wanted a list of distinct crops of 0 to 2",
+        ),
+        (
+            f"[{SWAV},{{name:multicrop_simclr_info_nce_loss,weight:1,crops:[0,1]}}]",
+            "takes all crops; leave crops out, or take simclr_multicrop",
+        ),
     ],
 )
 def test_mistakes_are_told(inferred, terms, message):
@@ -204,6 +221,34 @@ def test_mistakes_are_told(inferred, terms, message):
 def test_another_key_of_the_section_is_refused(mixed):
     with pytest.raises(ValueError, match="term is no key.*did you mean terms"):
         mixed("+config.LOSS.weighted_sum.term=[]")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "+config.LOSS.simclr_info_nce_loss.temprature=0.2",
+            "temprature.* is no key of VISSL's or vissl_swav's.*temperature",
+        ),
+        (
+            "config.LOSS.simclr_info_nce_loss.temperature=-1",
+            "is -1; wanted a number > 0",
+        ),
+        ("config.LOSS.weighted_sum=null", "terms is None; wanted a list of two terms"),
+        ("config.LOSS.weighted_sum.terms={a:1}", "gives a value of another kind"),
+        ("config.LOSS.swav.queue_length=65536000000", "the queue needs .*queue_length"),
+    ],
+)
+def test_mistakes_on_the_command_line(
+    host, images, tmp_path, capsys, override, message
+):
+    from vissl_swav import train
+
+    arguments = host_runs.overrides(images, tmp_path / "run", loss="weighted_sum")
+    assert train.main([*arguments, *MIXED, override]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and "Traceback" not in error, error
+    assert not (tmp_path / "run").exists()
 
 
 def test_hooks_are_those_of_our_term_and_come_before_the_hosts(mixed, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 from vissl_swav.host.config_values import value_at
 from vissl_swav.host.errors import StartError
-from vissl_swav.host.settings import nearest
+from vissl_swav.host.settings import LOSSES, nearest
 
 _WORDS: dict[str, tuple[str, ...]] = {
     "config.MACHINE.DEVICE": ("cpu", "gpu"),
@@ -88,6 +88,18 @@ def check_choices(cfg: Mapping[str, Any]) -> None:
                 f"{key} is {value}; wanted a whole number {wanted}.", key=key
             )
     _check_seed(cfg)
+    _check_temperatures(cfg)
+
+
+def _check_temperatures(cfg: Mapping[str, Any]) -> None:
+    """Of the host's losses: it divides by them. Ours are checked with their others."""
+    for name, section in value_at(cfg, "config.LOSS")[1].items():
+        if name in LOSSES or not isinstance(section, Mapping):
+            continue
+        value = section.get("temperature", 1)
+        if not isinstance(value, (int, float)) or not value > 0:
+            key = f"config.LOSS.{name}.temperature"
+            raise StartError(f"{key} is {value!r}; wanted a number > 0.", key=key)
 
 
 def _check_word(cfg: Mapping[str, Any], key: str, valid: Collection[str]) -> None:

@@ -46,12 +46,13 @@ _OVERRIDE = re.compile(r"^(?P<mark>\+\+|\+|~)?(?P<key>[^=]+?)(=(?P<value>.*))?$"
 
 
 def our_keys() -> set[str]:
-    """Dotted keys of ours: of the losses, and the others."""
-    return _OURS | {
+    """Dotted keys of ours: of the losses, with their sections, and the others."""
+    keys = {
         f"config.LOSS.{loss}.{key}"
         for loss, keys in loss_keys().items()
         for key in keys
     }
+    return _OURS | keys | {f"config.LOSS.{loss}" for loss in loss_keys()}
 
 
 def admit_our_keys(overrides: Sequence[str]) -> list[str]:
@@ -111,7 +112,7 @@ def files_of(overrides: Sequence[str]) -> list[Path]:
     for override in overrides:
         match = _OVERRIDE.match(override)
         key = match["key"].split("@")[0] if match else ""
-        if match and _is_group(key):
+        if match and is_group(key):
             path = find_yaml(key, match["value"] or "")
             if path is not None:
                 found.extend(_with_defaults(path))
@@ -122,7 +123,7 @@ def place_of(key: str, overrides: Sequence[str]) -> str:
     """The file, or the command line, where the dotted key stands."""
     for override in reversed(overrides):  # The last one of a key is the one that holds.
         match = _OVERRIDE.match(override)
-        if not match or _is_group(match["key"]):
+        if not match or is_group(match["key"]):
             continue
         if f"{key}.".startswith(f"{match['key']}.") or match["key"].startswith(
             f"{key}."
@@ -169,7 +170,8 @@ def check_keys(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
 def _check_unknown(
     cfg: Mapping[str, Any], known: set[str], overrides: Sequence[str]
 ) -> None:
-    unknown = [k for k in key_paths(cfg) if k not in known and not _is_free(k)]
+    closed = _hosts_losses(known)
+    unknown = [k for k in key_paths(cfg) if k not in known and not _is_free(k, closed)]
     if not unknown:
         return
     for tree in _hosts_trees():
@@ -237,7 +239,7 @@ def check_overrides_arrived(cfg: Any, overrides: Sequence[str]) -> None:
             )
 
 
-def _is_group(key: str) -> bool:
+def is_group(key: str) -> bool:
     """`config=FILE` or `config/GROUP=FILE`: names a file, not a key."""
     return key == "config" or key.startswith("config/")
 
@@ -283,8 +285,21 @@ def _defaults_file() -> Path:
     return Path(str(files("vissl.config"))) / "defaults.yaml"
 
 
-def _is_free(key: str) -> bool:
-    return key.startswith(_FREE)
+def _hosts_losses(known: set[str]) -> tuple[str, ...]:
+    """Sections of the host's losses, whose keys its defaults list.
+
+    A loss of torch's is none of them: its section is its arguments.
+    """
+    from classy_vision.losses import LOSS_REGISTRY
+
+    names = {key.split(".")[2] for key in known if key.startswith("config.LOSS.")}
+    return tuple(f"config.LOSS.{name}." for name in sorted(names & set(LOSS_REGISTRY)))
+
+
+def _is_free(key: str, closed: tuple[str, ...]) -> bool:
+    """Below `closed` only `name`, which the host puts there itself."""
+    is_closed = key.startswith(closed) and not key.endswith(".name")
+    return key.startswith(_FREE) and not is_closed
 
 
 def _below_an_argument(key: str, known: set[str]) -> bool:

@@ -96,6 +96,8 @@ def check_counts(run: settings.RunFacts, counts: Counts) -> None:
             drops_last=split.drops_last,
         )
         key = f"config.DATA.{split.name}.BATCHSIZE_PER_REPLICA"
+        if steps == 0 and split.streamed is not None:
+            raise _short_stream(count, split.batch * run.world_size)
         if steps == 0:
             verdict = too_few_images(count, split.batch, run.world_size)
             where = ", ".join(split.paths)
@@ -103,6 +105,16 @@ def check_counts(run: settings.RunFacts, counts: Counts) -> None:
         if run.keeps_bank and split.name == "TRAIN":
             used = steps * split.batch * run.world_size if split.drops_last else count
             _check_bank(run, used)
+
+
+def _short_stream(images: int, global_batch: int) -> StartError:
+    key = "config.DATA.TRAIN.STREAM.NUM_IMAGES"
+    return StartError(
+        f"{key} over config.OPTIMIZER.num_epochs makes {images} images an epoch, fewer "
+        f"than one step of all processes ({global_batch}), and an incomplete step is "
+        f"dropped; set NUM_IMAGES to {global_batch} times the epochs at least.",
+        key=key,
+    )
 
 
 def _look(split: settings.SplitFacts, source: str, path: str) -> _Looked:

@@ -5,7 +5,12 @@ from pathlib import Path
 
 import torch
 
-from vissl_swav.health.plan_memory import Shapes, model_bytes, score_bytes
+from vissl_swav.health.plan_memory import (
+    Shapes,
+    model_bytes,
+    queue_bytes,
+    score_bytes,
+)
 from vissl_swav.host import settings
 from vissl_swav.host.errors import StartError
 
@@ -85,19 +90,30 @@ def _check_meeting_place(run: settings.RunFacts) -> None:
 
 
 def _check_memory(run: settings.RunFacts) -> None:
-    """Prototypes (weight, gradient, momentum) and their scores, in fp32."""
+    """Prototypes (weight, gradient, momentum), their scores, the queue."""
     available = memory_bytes(run.device)
     total, sharing = sum(run.num_prototypes), processes_sharing(run)
     prototypes = model_bytes(total * run.embedding_dim, "sgd")
-    needed = sharing * (prototypes + score_bytes(shapes(run)))
-    if available is not None and needed > available:
+    scored = sharing * (prototypes + score_bytes(shapes(run)))
+    queue = sharing * queue_bytes(shapes(run))
+    if available is None or scored + queue <= available:
+        return
+    there = f"and there are {available / 2**30:.1f} GiB"
+    if queue > scored:
+        key = f"config.LOSS.{run.loss}.queue_length"
         raise StartError(
-            f"{total} prototypes need {needed / 2**30:.1f} GiB ({sharing} processes, "
-            f"rows {run.batch_per_process * run.num_crops}, queue {run.queue_rows}), "
-            f"and there are {available / 2**30:.1f} GiB; lower num_clusters in "
-            "config.MODEL.HEAD.PARAMS, the batch or the number of crops.",
-            key="config.MODEL.HEAD.PARAMS",
+            f"the queue needs {queue / 2**30:.1f} GiB ({sharing} processes, "
+            f"{run.queue_rows} rows each of {run.num_assign_crops} crops), {there}; "
+            f"lower {key} (the paper: 3840; our longest: 65536).",
+            key=key,
         )
+    raise StartError(
+        f"{total} prototypes need {scored / 2**30:.1f} GiB ({sharing} processes, "
+        f"rows {run.batch_per_process * run.num_crops}, queue {run.queue_rows}), "
+        f"{there}; lower num_clusters in config.MODEL.HEAD.PARAMS, the batch or the "
+        "number of crops.",
+        key="config.MODEL.HEAD.PARAMS",
+    )
 
 
 def processes_sharing(run: settings.RunFacts) -> int:

@@ -55,6 +55,11 @@ def _no_key(key: str, overrides: Sequence[str]) -> str:
             f"for it; wanted values for its keys, {key}.KEY=VALUE: "
             f"{', '.join(names[:_SHOWN])}{more}."
         )
+    if there and key == _key_of(override):
+        return (
+            f"{key} is {section!r} in the config's files, and the command line "
+            f"({override}) gives a value of another kind; give one of that kind."
+        )
     loss = value_at(composed, "config.LOSS.name")[1]
     prefer = f"config.LOSS.{loss}." if loss in settings.LOSSES else "config.LOSS."
     full = _key_of(override)
@@ -69,8 +74,8 @@ def _composed(overrides: Sequence[str]) -> Any:
     from omegaconf import OmegaConf
     from vissl.utils.hydra_config import compose_hydra_configuration
 
-    first = next(o for o in overrides if o.startswith("config="))
-    return OmegaConf.to_container(compose_hydra_configuration([first]))
+    named = [o for o in overrides if config_keys.is_group(_key_of(o))]
+    return OmegaConf.to_container(compose_hydra_configuration(named))
 
 
 def _key_of(override: str) -> str:

@@ -13,6 +13,8 @@ COLLATOR_NAME = "multi_crop_collator"
 TRAIN_STEP_NAME = "multi_crop_train_step"
 GREY = "grey"
 _SPLITS = ("TRAIN", "TEST")
+# Of the host's: an image's crops must have one size.
+_STACKING_COLLATORS = ("simclr_collator", "moco_collator", "siamese_collator")
 _MAX_UNREADABLE_SHARE = 0.05
 _STEP_KEY = "config.TRAINER.TRAIN_STEP_NAME"
 _RESIDENT_KEY = "config.DATA.TRAIN.IMAGES_ON_DEVICE"
@@ -77,9 +79,28 @@ def infer_data(cfg: Any) -> None:
         for place, entry in enumerate(transforms):
             if entry["name"] == parts.TRANSFORM_NAME:
                 _complete(cfg, split, entry, is_last=place == len(transforms) - 1)
+        _check_stacks(cfg, split)
     infer_stream(cfg)
     _check_on_device(cfg)
     max_unreadable_share(cfg)
+
+
+def _check_stacks(cfg: Any, split: str) -> None:
+    """Crops of several sizes do not go to a collator that stacks all of them."""
+    entry, collator = multi_crop_entry(cfg, split), cfg.DATA[split].COLLATE_FUNCTION
+    if entry is None or collator not in _STACKING_COLLATORS:
+        return
+    sizes = sorted({group.size for group in parts.multi_crop(entry, split).groups})
+    if len(sizes) > 1:
+        key = f"config.DATA.{split}.COLLATE_FUNCTION"
+        raise StartError(
+            f"{key} is {collator}, which stacks the crops of an image, and MultiCrop "
+            f"makes crops of {sizes} pixels. Take a collator and a loss for several "
+            "sizes: VISSL's overlay +config/pretrain/simclr/transforms="
+            "multicrop_2x160_4x96, before ours, brings both for its SimCLR; ours is "
+            f"{COLLATOR_NAME} with config.LOSS.name=simclr_multicrop, say.",
+            key=key,
+        )
 
 
 def multi_crop_entry(cfg: Any, split: str) -> Mapping[str, Any] | None:

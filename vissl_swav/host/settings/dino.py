@@ -85,13 +85,31 @@ def _check(settings: Mapping[str, Any]) -> None:
                 "0.04 to 0.07 for the teacher).",
                 key=f"{_THEIRS}.{key}",
             )
+    _check_teacher(settings)
     crops, count = list(settings["crops_for_teacher"]), settings["num_crops"]
-    distinct = len(set(crops)) == len(crops) > 0
-    if not distinct or not all(crop in range(count) for crop in crops) or count < 2:
+    known = bool(crops) and all(type(c) is int and 0 <= c < count for c in crops)
+    if not known or len(set(crops)) < len(crops) or count < 2:
         raise StartError(
             f"{_THEIRS}.crops_for_teacher is {crops} of {count} crops; wanted distinct "
             f"crops of 0..{count - 1}, and two crops at least.",
             key=f"{_THEIRS}.crops_for_teacher",
+        )
+
+
+def _check_teacher(settings: Mapping[str, Any]) -> None:
+    """What the host's hook reads."""
+    momentum, steps = settings["momentum"], settings["teacher_temp_warmup_iters"]
+    if not isinstance(momentum, (int, float)) or not 0 <= momentum <= 1:
+        raise StartError(
+            f"{_THEIRS}.momentum is {momentum!r}; wanted 0 (the teacher is the student "
+            "of the step before) to 1 (it stays as it is); DINO: 0.996.",
+            key=f"{_THEIRS}.momentum",
+        )
+    if type(steps) is not int or steps < 0:
+        raise StartError(
+            f"{_THEIRS}.teacher_temp_warmup_iters is {steps!r}; wanted a number of "
+            "steps >= 0.",
+            key=f"{_THEIRS}.teacher_temp_warmup_iters",
         )
 
 

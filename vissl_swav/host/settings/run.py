@@ -8,6 +8,7 @@ from typing import Any
 from vissl_swav.host.settings.loss import clusters, loss_settings, world_size
 from vissl_swav.host.settings.same_run import identity, plain, resumes_to
 from vissl_swav.host.settings.stream import stream_settings, streams
+from vissl_swav.host.settings.sums import followed_loss
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class RunFacts:
     splits: list[SplitFacts]
     half_precision: str | None
     initial_weights: str
+    # The loss that our hooks follow.
+    loss: str
     num_prototypes: list[int]
     embedding_dim: int
     batch_per_process: int
@@ -81,6 +84,7 @@ def run_facts(cfg: Any) -> RunFacts:
         splits=[_split_facts(cfg, name) for name in names],
         half_precision=amp.get("AMP_DTYPE", "float16") if amp.USE_AMP else None,
         initial_weights=cfg.MODEL.WEIGHTS_INIT.PARAMS_FILE,
+        loss=followed_loss(cfg),
         num_prototypes=list(loss.get("num_prototypes", [])),
         embedding_dim=loss.get("embedding_dim", 0),
         batch_per_process=batch_of_one_process(cfg),

@@ -30,6 +30,16 @@ _OF_OTHERS = (*_OF_OURS, "output", "crops")
 # Losses that compare the first half of their rows with the second.
 _OF_TWO_CROPS = ("simclr_info_nce_loss", "barlow_twins_loss")
 _HOOKED = "its hook looks for a momentum encoder at the run's own loss"
+# VISSL counts and masks its pairs for all crops of the transform.
+_OF_ALL_CROPS = ("multicrop_simclr_info_nce_loss",)
+# Losses that compare classes, not images, with what is scored.
+_OF_LABELS = (
+    "cross_entropy_multiple_output_single_target",
+    "bce_logits_multiple_output_single_target",
+    "label_smoothing_cross_entropy",
+    "soft_target_cross_entropy",
+    "sum_cross_entropy",
+)
 # Why a loss cannot stand in a sum.
 _REFUSED = {
     "moco_loss": _HOOKED,
@@ -136,13 +146,18 @@ def complete_sum(cfg: Any) -> None:
         term.setdefault("output", 0)
         term.setdefault("crops", [0, 1] if two else None)
         _check_output(place, term, counts)
+        if term["name"] in _OF_ALL_CROPS and term["crops"] is not None:
+            raise _error(
+                f"[{place}].crops is {term['crops']}, but {term['name']} takes all "
+                "crops; leave crops out, or take simclr_multicrop, ours, for some"
+            )
         if two and len(term["crops"] or range(counts[0])) != 2:
             raise _error(
                 f"[{place}].crops is {term['crops']} of {counts[0]} crops; "
                 f"{term['name']} compares two: [0,1], say"
             )
-        if term["output"] == 0 and term["name"] not in LOSSES:
-            _check_width(cfg, term["name"], section["embedding_dim"])
+        if term["name"] not in LOSSES:
+            _check_width(cfg, term["name"], term["output"], section)
 
 
 def take_terms(cfg: Any) -> None:
@@ -177,6 +192,13 @@ def _check_term(cfg: Any, place: int, term: Any) -> None:
             f"[{place}] is {name}, but config.LOSS.{name} is not there; give the loss "
             "a section of its own (empty where it has no keys: {})"
         )
+    labels = cfg.DATA.TRAIN.LABEL_TYPE
+    if name in _OF_LABELS and labels != "standard":
+        raise _error(
+            f"[{place}] is {name}, which learns classes, and config.DATA.TRAIN."
+            f"LABEL_TYPE is {labels}: every image a class of its own. Set it to "
+            "standard, and LABEL_SOURCES with it (disk_folder for class folders)"
+        )
     valid = _OF_OURS if _leads(name) else _OF_OTHERS
     parts.check_keys(term, valid, f"{_TERMS_KEY}[{place}]", key=_TERMS_KEY)
     weight = term.get("weight")
@@ -199,16 +221,27 @@ def _check_output(place: int, term: Mapping[str, Any], counts: Sequence[int]) ->
     if crops is None:
         return
     is_list = isinstance(crops, list) and bool(crops)
-    distinct = is_list and len(set(crops)) == len(crops)
-    if not distinct or not all(type(c) is int and 0 <= c < num_crops for c in crops):
+    known = is_list and all(type(c) is int and 0 <= c < num_crops for c in crops)
+    if not known or len(set(crops)) < len(crops):
         raise _error(
             f"[{place}].crops is {crops!r}; wanted a list of distinct crops of 0 to "
             f"{num_crops - 1}, or null for all"
         )
 
 
-def _check_width(cfg: Any, name: str, width: int) -> None:
-    """The host asserts it in the first step only, and without a name."""
+def _check_width(cfg: Any, name: str, output: int, ours: Mapping[str, Any]) -> None:
+    """The host asserts it in the first step only, and without a name.
+
+    Args:
+        cfg: the host's config.
+        name: of the term.
+        output: of the head that it takes.
+        ours: the section of our term, which knows the head.
+    """
+    width, what = ours["embedding_dim"], "the embeddings of the head have"
+    if output:
+        width = ours["num_prototypes"][output - 1]
+        what = f"output {output}, the scores of a prototype head, has"
     section = cfg.LOSS[name]
     where = f"config.LOSS.{name}"
     if "buffer_params" in section:
@@ -217,8 +250,7 @@ def _check_width(cfg: Any, name: str, width: int) -> None:
     if given is not None and given != width:
         key = f"{where}.embedding_dim"
         raise StartError(
-            f"{key} is {given}, but the embeddings of the head have {width} numbers; "
-            f"set {key}={width}.",
+            f"{key} is {given}, but {what} {width} numbers; set {key}={width}.",
             key=key,
         )
 
