@@ -55,7 +55,7 @@ def run(overrides: Sequence[str]) -> int:
     facts = settings.run_facts(cfg)
     if not settings.is_ours(cfg):
         raise StartError(
-            f"the loss of this config is {cfg.LOSS['name']}; a plan is for "
+            f"the loss of this config is {facts.loss}; a plan is for "
             f"{', '.join(settings.LOSSES)}.",
             key="config.LOSS.name",
         )
