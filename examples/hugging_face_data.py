@@ -4,8 +4,7 @@
     python examples/hugging_face_data.py --data uoft-cs/cifar10 --image img
     python examples/hugging_face_data.py --data FOLDER --stream --steps 500
 
-All but the data is `plain_pytorch.py`, torchrun too. Epochs of a stream are so many
-steps. It is shuffled within a buffer; a folder is sorted by class: make it large.
+All but the data is `plain_pytorch.py`, torchrun too. A stream is shuffled in a buffer.
 """
 
 import argparse
@@ -18,15 +17,13 @@ from typing import Any
 
 import parts
 import plain_pytorch
-import torch
+from command_line import Parser, number
 from datasets import load_dataset
 from datasets.distributed import split_dataset_by_node
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from vissl_swav import MultiCrop, collective
-
-Rows = list[dict[str, Any]]  # Of either kind of data set; the workers collate them.
 
 
 def load(options: argparse.Namespace) -> Any:
@@ -37,40 +34,39 @@ def load(options: argparse.Namespace) -> Any:
         splits = load_dataset(**place, streaming=options.stream)
     except (OSError, ValueError) as error:
         sys.exit(f"No data set from {options.data}: {error}")
-    columns = splits["train"].column_names
-    if options.image not in columns:
+    if options.image not in (columns := splits["train"].column_names):
         sys.exit(f"No column {options.image}; name one of {columns} with --image.")
     return splits
 
 
-def make_crops(rows: Rows, column: str, multi_crop: MultiCrop) -> tuple[list[Tensor]]:
+def make_crops(rows: Any, column: str, multi_crop: MultiCrop) -> tuple[list[Tensor]]:
     """V crops (B, 3, S, S)."""
     return (default_collate([multi_crop(row[column]) for row in rows]),)
 
 
-def make_views(rows: Rows, options: argparse.Namespace) -> tuple[Tensor, Tensor]:
+def make_views(rows: Any, options: argparse.Namespace) -> list[Tensor]:
     """Centres, levels (B, 3, S, S), and labels (B,)."""
     view = parts.central_view(max(options.sizes))
     levels = [view(row[options.image].convert("RGB")) for row in rows]
-    return torch.stack(levels), torch.tensor([row[options.label] for row in rows])
+    return [default_collate(levels), default_collate([r[options.label] for r in rows])]
 
 
 class Stream:
     """Batches of a stream, begun anew where it ends; an epoch is `steps` of them."""
 
     def __init__(self, stream: Any, options: argparse.Namespace, collate: Any):
-        processes = collective()
         stream = stream.shuffle(seed=options.seed, buffer_size=options.buffer)
-        mine = split_dataset_by_node(stream, processes.rank, processes.world_size)
+        mine = split_dataset_by_node(stream, collective().rank, collective().world_size)
         workers = min(options.workers, mine.num_shards)  # Each reads other shards.
         settings = {"num_workers": workers, "collate_fn": collate, "drop_last": True}
         self.loader, self.stream = DataLoader(mine, options.batch, **settings), mine
-        self.steps, self.batches, self.sampler = options.steps, self.passes(), self
+        self.options, self.sampler = options, self
+        self.epoch, self.batches = 0, self.passes()
 
     def passes(self) -> Iterator[Any]:
         """Batches without end, in another order in each pass."""
-        for number in count():
-            self.stream.set_epoch(number)
+        for turn in count():
+            self.stream.set_epoch(turn)
             batch = None
             for batch in self.loader:
                 yield batch
@@ -78,27 +74,31 @@ class Stream:
                 sys.exit("The stream holds no whole batch; make --batch smaller.")
 
     def set_epoch(self, epoch: int) -> None:
-        """The next epoch goes on where this one ends."""
+        """Goes on where the epoch before ended; a resumed run reads up to there."""
+        for past in range(self.epoch, epoch):
+            parts.seed_epoch(self, self.options.seed, past)
+            sum(1 for _ in self)
+        self.epoch = epoch + 1
 
     def __len__(self) -> int:
         """Steps of an epoch."""
-        return self.steps
+        return self.options.steps
 
     def __iter__(self) -> Iterator[Any]:
         """The batches of an epoch."""
-        return islice(self.batches, self.steps)
+        return islice(self.batches, len(self))
 
 
 def main(arguments: Sequence[str] | None = None) -> float | None:
     """Returns the k-NN accuracy in %, where there are labelled test images."""
-    parser = parts.parser(__doc__, out="runs/hugging_face.pt")
+    parser = Parser(__doc__, out="runs/hugging_face.pt")
     add = parser.add_argument
     add("--image", default="image", help="column of the images")
     add("--label", default="label", help="column of the labels, for the k-NN figure")
     add("--stream", action="store_true", help="do not download or index it first")
-    add("--steps", type=int, default=500, help="an epoch of a stream")
-    add("--buffer", type=int, default=10000, help="images that a stream shuffles")
-    options = parser.parse_args(arguments)
+    add("--steps", type=number(int, 1), default=500, help="an epoch of a stream")
+    add("--buffer", type=number(int, 1), default=10000, help="images to shuffle among")
+    options = parser.read(arguments)
     device = parts.start(options.seed)
     parts.find_folders(options)  # Draws the embedded data set where none is named.
     splits = load(options)

@@ -9,11 +9,13 @@ epoch, and `cluster_prediction_loss` in each step. The centroids are the prototy
 they are not trained.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import parts
 import torch
+from command_line import Parser, number
 from lightly.models.modules import SwaVProjectionHead
 from lightly_swav import lightly_crops
 from torch import Tensor, nn
@@ -56,14 +58,19 @@ class Encoder(nn.Module):
 
 def main(arguments: Sequence[str] | None = None) -> float | None:
     """Trains; returns the k-NN accuracy in %, where there are test images."""
-    parser = parts.parser(__doc__, resumes=False, out="runs/deepcluster_v2.pt")
-    parser.add_argument("--clusterings", type=int, default=3)
-    options = parser.parse_args(arguments)
+    parser = Parser(__doc__, resumes=False, out="runs/deepcluster_v2.pt")
+    parser.add_argument("--clusterings", type=number(int, 1), default=3)
+    options = parser.read(arguments)
     device, processes = parts.start(options.seed), collective()
     folders = parts.find_folders(options)
     crops_of = lightly_crops(options)
-    images = parts.open_images(folders[0], crops_of, options.batch)
+    images = parts.open_images(folders[0], crops_of)
     loader = parts.make_loader(Numbered(images), options)
+    seen = min(len(images), len(loader) * options.batch * processes.world_size)
+    if seen < options.prototypes:
+        sys.exit(
+            f"--prototypes {options.prototypes} is more than {seen}, the images seen."
+        )
 
     net = Encoder(*parts.make_trunk(options.trunk)).to(device)
     model = DistributedDataParallel(net) if processes.world_size > 1 else net
@@ -76,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> float | None:
     ).to(device)
     optimizer = torch.optim.AdamW(net.parameters(), options.lr)
     schedule = CosineAnnealingLR(optimizer, options.epochs * len(loader))
-    # The first labels need a feature of every image. BatchNorm in training mode: an
+    # The first labels need features. Images beyond the last whole batch have none yet:
+    # their label is -1, and the loss passes them over. BatchNorm in training mode: an
     # untrained net in eval mode maps all images to nearly one vector.
     with torch.no_grad():
         for crops, numbers in loader:
@@ -102,8 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> float | None:
             total += loss.detach() / len(loader)
         parts.print_loss(epoch, total, options)
         state = {"net": net.state_dict(), "prototypes": clusters.prototypes}
-        # The cluster of every image, by clustering.
-        parts.save({**state, "labels": method.labels.labels}, options.out)
+        # The cluster of each image, by clustering; -1 until an epoch has seen it.
+        parts.save({**state, "labels": method.labels.labels}, options, loader)
     return parts.knn_accuracy(net.trunk, folders, max(options.sizes))
 
 

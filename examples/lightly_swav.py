@@ -10,9 +10,11 @@ the queues of `MemoryBankModule`.
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 import parts
 import torch
+from command_line import Parser
 from lightly.data import LightlyDataset
 from lightly.models.modules import SwaVProjectionHead, SwaVPrototypes
 from lightly.transforms.swav_transform import SwaVTransform
@@ -45,12 +47,14 @@ class LightlySwAV(nn.Module):
 
 
 def lightly_crops(options: argparse.Namespace) -> SwaVTransform:
-    """The multi-crop of lightly, two sizes."""
+    """The multi-crop of lightly, of one size or two."""
+    scales: Any = [(options.cut, 1.0), (options.cut / 3, options.cut)]
+    least, most = zip(*scales[: len(options.sizes)], strict=True)
     return SwaVTransform(
         crop_sizes=tuple(options.sizes),
         crop_counts=tuple(options.counts),
-        crop_min_scales=(options.cut, options.cut / 3),
-        crop_max_scales=(1.0, options.cut),
+        crop_min_scales=least,
+        crop_max_scales=most,
         cj_prob=0.8 * options.strength,
         random_gray_scale=0.2 * options.strength,
         gaussian_blur=0.5 * options.strength,
@@ -59,14 +63,12 @@ def lightly_crops(options: argparse.Namespace) -> SwaVTransform:
 
 def main(arguments: Sequence[str] | None = None) -> float | None:
     """Trains; returns the k-NN accuracy in %, where there are test images."""
-    options = parts.parser(__doc__, resumes=False, out="runs/lightly.pt").parse_args(
-        arguments
-    )
+    options = Parser(__doc__, resumes=False, out="runs/lightly.pt").read(arguments)
     device, processes = parts.start(options.seed), collective()
     world = processes.world_size
     folders = parts.find_folders(options)
     crops_of = lightly_crops(options)
-    images = parts.open_images(folders[0], crops_of, options.batch)
+    images = parts.open_images(folders[0], crops_of)
     images = LightlyDataset.from_torch_dataset(images)  # crops, label, file name
     loader = parts.make_loader(images, options)
 
@@ -99,10 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> float | None:
             net.prototypes.normalize()
             total += loss.detach() / len(loader)
         parts.print_loss(epoch, total, options)
-        queues = {
-            key: processes.all_gather(of) for key, of in swav.state_dict().items()
-        }
-        parts.save({"net": net.state_dict(), "swav": queues}, options.out)
+        mine = swav.state_dict().items()
+        queues = {name: processes.all_gather(of) for name, of in mine}
+        parts.save({"net": net.state_dict(), "swav": queues}, options, loader)
     return parts.knn_accuracy(net.trunk, folders, max(options.sizes))
 
 

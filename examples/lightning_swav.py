@@ -2,8 +2,7 @@
 
     python examples/lightning_swav.py --data FOLDER --devices 2
 
-Under DDP two things are special: the queue is no submodule of the LightningModule, and
-the checkpoint holds the queue of every rank.
+Under DDP the queue is no submodule, and the checkpoint holds the queue of every rank.
 """
 
 import argparse
@@ -14,6 +13,7 @@ from typing import Any
 import parts
 import pytorch_lightning as pl
 import torch
+from command_line import Parser, number
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -24,11 +24,10 @@ from vissl_swav import SwAV, collective
 class LightningSwAV(pl.LightningModule):
     """Net and loss; the trainer brings loop, devices and checkpoints."""
 
-    def __init__(self, options: argparse.Namespace):
+    def __init__(self, options: argparse.Namespace, settings: dict[str, Any]):
         super().__init__()
-        self.options = options
-        trunk, width = parts.make_trunk(options.trunk)
-        self.net = parts.Net(trunk, width, options.prototypes)
+        self.options, self.settings = options, settings
+        self.net = parts.Net(*parts.make_trunk(options.trunk), options.prototypes)
         # In a list, so that it is no submodule: DDP copies the buffers of submodules
         # from rank 0 to all, and each rank must keep the queue of its own images.
         self.outside_ddp: list[SwAV] = []
@@ -69,10 +68,9 @@ class LightningSwAV(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Called on every rank: (world_size, ...) of each buffer."""
-        state = self.outside_ddp[0].state_dict()
-        checkpoint["swav"] = {
-            name: collective().all_gather(of) for name, of in state.items()
-        }
+        mine, gather = self.outside_ddp[0].state_dict(), collective().all_gather
+        checkpoint["swav"] = {name: gather(of) for name, of in mine.items()}
+        checkpoint["settings"] = self.settings
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Each rank takes its own."""
@@ -89,28 +87,31 @@ class LightningSwAV(pl.LightningModule):
 
 def main(arguments: Sequence[str] | None = None) -> float | None:
     """Trains; returns the k-NN accuracy in %, where there are test images."""
-    parser = parts.parser(__doc__, out="runs/lightning.ckpt")
-    parser.add_argument("--devices", type=int, default=1, help="processes")
-    options = parser.parse_args(arguments)
+    parser = Parser(__doc__, out="runs/lightning.ckpt")
+    parser.add_argument("--devices", type=number(int, 1), default=1, help="processes")
+    options = parser.read(arguments)
     pl.seed_everything(options.seed, workers=True, verbose=False)
     folders = parts.find_folders(options)
-    crops = parts.multi_crop(options)
-    images = parts.open_images(folders[0], crops, options.batch * options.devices)
+    images = parts.open_images(folders[0], parts.multi_crop(options))
+    parts.require_batch(images, options, options.devices)
     # Lightning puts a DistributedSampler in where there are several processes.
-    settings = {"num_workers": options.workers, "drop_last": True}
-    loader = DataLoader(images, options.batch, shuffle=True, **settings)
-    out = Path(options.out)
+    loading = {"num_workers": options.workers, "drop_last": True}
+    loader = DataLoader(images, options.batch, shuffle=True, **loading)
+    resumed = parts.load(options, loader)  # Ends where the settings are others.
+    out = Path(options.out).absolute()  # Lightning reads more into some bare names.
+    keep: Any = ModelCheckpoint(out.parent, out.stem, enable_version_counter=False)
+    keep.FILE_EXTENSION = out.suffix
     trainer = pl.Trainer(
         max_epochs=options.epochs,
         devices=options.devices,
         strategy="ddp" if options.devices > 1 else "auto",  # gloo on the CPU.
-        callbacks=[ModelCheckpoint(out.parent, out.stem, enable_version_counter=False)],
+        callbacks=[keep],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    module = LightningSwAV(options)
-    trainer.fit(module, loader, ckpt_path=options.out if options.resume else None)
+    module = LightningSwAV(options, parts.settings_of(options, loader))
+    trainer.fit(module, loader, ckpt_path=out if resumed else None)
     return parts.knn_accuracy(module.net.trunk, folders, max(options.sizes))
 
 

@@ -1,13 +1,14 @@
-"""What the examples share around their loops: arguments, images, a net, k-NN."""
+"""What the examples share around their loops: images, checkpoints, a net, k-NN."""
 
 import atexit
 import math
 import os
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -15,8 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.utils.data import DataLoader, DistributedSampler
+from torchvision import models
 from torchvision.datasets import ImageFolder
-from torchvision.models import get_model
 from torchvision.ops import Conv2dNormActivation
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
@@ -24,33 +25,6 @@ from vissl_swav import MultiCrop, Prototypes, collective
 from vissl_swav.core.nearest_neighbors import knn_predict, top_accuracy
 from vissl_swav.data import DataError, build, list_images
 from vissl_swav.data.folders import test_split
-
-
-def parser(doc: str | None, *, resumes: bool = True, **defaults: Any) -> ArgumentParser:
-    """The arguments of every example; `defaults` are those of one."""
-    parser = ArgumentParser(
-        description=doc, formatter_class=RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--data", help="folder with train/<class>/ and, for k-NN, test/<class>/; "
-        "without one a small data set is drawn to runs/embedded")  # fmt: skip
-    add("--trunk", default="small", help="small, or a ResNet of torchvision")
-    add("--sizes", type=int, nargs="+", default=[24, 16], help="of crops, in pixels")
-    add("--counts", type=int, nargs="+", default=[2, 2], help="crops of each size")
-    add("--cut", type=float, default=0.3, help="least share of the area, large crops")
-    add("--strength", type=float, help="of colour steps and blur, 1 is the paper's")
-    add("--batch", type=int, default=32, help="images a step and process")
-    add("--epochs", type=int, default=5)
-    add("--lr", type=float, default=1e-3)
-    add("--prototypes", type=int, default=100)
-    add("--queue", type=int, default=480, help="rows over all processes; 0: none")
-    add("--workers", type=int, default=2, help="processes that load images")
-    add("--seed", type=int, default=0)
-    add("--out", default="runs/example.pt", help="checkpoint")
-    if resumes:
-        add("--resume", action="store_true", help="go on from --out")
-    parser.set_defaults(**defaults)
-    return parser
 
 
 def find_folders(options: Namespace) -> tuple[Path, Path | None]:
@@ -76,20 +50,13 @@ def multi_crop(options: Namespace) -> MultiCrop:
     )
 
 
-def open_images(path: Path, view: Callable[..., Any], batch: int = 1) -> ImageFolder:
+def open_images(path: Path, view: Callable[..., Any]) -> ImageFolder:
     """The folder, or the end of the program with what is wrong with it."""
     try:
         list_images(path)
     except DataError as error:
         sys.exit(str(error))
-    images = ImageFolder(str(path), view)
-    wanted = batch * collective().world_size
-    if len(images) < wanted:
-        sys.exit(
-            f"{path} holds {len(images)} images, fewer than a batch of {wanted} over "
-            "all processes. Add images, or make --batch smaller."
-        )
-    return images
+    return ImageFolder(str(path), view)
 
 
 def start(seed: int) -> torch.device:
@@ -105,22 +72,28 @@ def start(seed: int) -> torch.device:
     return device
 
 
+def require_batch(images: Any, options: Namespace, processes: int) -> None:
+    """Ends the program where an epoch would be without a step."""
+    wanted = options.batch * processes
+    if len(images) < wanted:
+        sys.exit(
+            f"{options.data} holds {len(images)} images, fewer than a batch of "
+            f"{wanted} over all processes. Add images, or make --batch smaller."
+        )
+
+
 def make_loader(
     images: Any, options: Namespace, collate: Callable[..., Any] | None = None
 ) -> DataLoader[Any]:
     """Batches; the sampler gives every process other images."""
     processes = collective()
+    require_batch(images, options, processes.world_size)
     sampler: DistributedSampler[Any] = DistributedSampler(
         images, processes.world_size, processes.rank, seed=options.seed
     )
-    return DataLoader(
-        images,
-        options.batch,
-        sampler=sampler,
-        num_workers=options.workers,
-        collate_fn=collate,
-        drop_last=True,
-    )
+    settings: Any = {"num_workers": options.workers, "collate_fn": collate}
+    settings |= {"sampler": sampler, "drop_last": True}
+    return DataLoader(images, options.batch, **settings)
 
 
 def seed_epoch(loader: Any, seed: int, epoch: int) -> None:
@@ -138,20 +111,48 @@ def print_loss(epoch: int, loss: Tensor, options: Namespace) -> None:
         print(f"epoch {epoch + 1}: loss {mean:.3f} (ln K: {ceiling:.3f})", flush=True)
 
 
-def save(content: dict[str, Any], path: str) -> None:
-    """Writes a checkpoint, whole or not at all; rank 0 does."""
+def settings_of(options: Namespace, loader: Any) -> dict[str, Any]:
+    """What a run keeps when it goes on: all but where files lie and who reads them."""
+    free = ("data", "out", "resume", "workers")
+    kept = {f"--{name}": to for name, to in vars(options).items() if name not in free}
+    return {**kept, "processes": collective().world_size, "steps": len(loader)}
+
+
+def save(content: dict[str, Any], options: Namespace, loader: Any) -> None:
+    """Writes a checkpoint to --out, whole or not at all; rank 0 does."""
     if collective().rank:
         return
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file = Path(options.out)
+    content = {**content, "settings": settings_of(options, loader)}
     torch.save(content, file.with_suffix(".unfinished"))
     file.with_suffix(".unfinished").replace(file)
+
+
+def load(options: Namespace, loader: Any) -> dict[str, Any] | None:
+    """The checkpoint for --resume; the program ends where its settings are others."""
+    if not options.resume:
+        return None
+    try:
+        saved = torch.load(options.out, map_location="cpu")
+        before, _ = saved["settings"], saved["epoch"]
+    except (UnpicklingError, EOFError, RuntimeError, KeyError, TypeError):
+        sys.exit(f"{options.out} is no checkpoint from which this program can go on.")
+    now = settings_of(options, loader)
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if keys:  # The cosine is made for so many epochs, the queues for the processes.
+        told = "; ".join(f"{key} {before.get(key)}, now {now.get(key)}" for key in keys)
+        sys.exit(f"{options.out} was begun with other settings ({told}). Keep them.")
+    return saved
 
 
 def make_trunk(name: str) -> tuple[nn.Module, int]:
     """A trunk and the width of its features."""
     if name != "small":
-        trunk: Any = get_model(name)
+        known = name in models.list_models(module=models)
+        trunk: Any = models.get_model(name) if known else None
+        if not hasattr(trunk, "fc") or hasattr(trunk, "aux_logits"):
+            sys.exit(f"--trunk {name}: wanted small or a ResNet of torchvision, for "
+                     "example resnet18; timm_trunks.py takes other nets.")  # fmt: skip
         width, trunk.fc = trunk.fc.in_features, nn.Identity()
         return trunk, width
     layers: list[nn.Module] = []

@@ -13,6 +13,7 @@ from typing import Any
 
 import parts
 import torch
+from command_line import Parser
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
@@ -34,8 +35,8 @@ def train(options: argparse.Namespace, net: parts.Net, loader: Any) -> None:
     optimizer = torch.optim.AdamW(net.parameters(), options.lr)
     schedule = CosineAnnealingLR(optimizer, options.epochs * len(loader))
     first, state = 0, {"net": net, "optimizer": optimizer, "schedule": schedule}
-    if options.resume:
-        saved = torch.load(options.out, map_location=device)
+    saved = parts.load(options, loader)
+    if saved:  # By --resume.
         first = saved["epoch"]
         for name, part in state.items():
             part.load_state_dict(saved[name])
@@ -57,19 +58,18 @@ def train(options: argparse.Namespace, net: parts.Net, loader: Any) -> None:
             net.prototypes.normalize_()
             total += loss.detach() / len(loader)
         parts.print_loss(epoch, total, options)
-        queues = {
-            key: processes.all_gather(of) for key, of in swav.state_dict().items()
-        }
+        mine = swav.state_dict().items()
+        queues = {name: processes.all_gather(of) for name, of in mine}
         saved = {name: part.state_dict() for name, part in state.items()}
-        parts.save({**saved, "swav": queues, "epoch": epoch + 1}, options.out)
+        parts.save({**saved, "swav": queues, "epoch": epoch + 1}, options, loader)
 
 
 def main(arguments: Sequence[str] | None = None) -> float | None:
     """Returns the k-NN accuracy in %, where there are test images."""
-    options = parts.parser(__doc__, out="runs/plain.pt").parse_args(arguments)
+    options = Parser(__doc__, out="runs/plain.pt").read(arguments)
     device = parts.start(options.seed)
     folders = parts.find_folders(options)
-    images = parts.open_images(folders[0], parts.multi_crop(options), options.batch)
+    images = parts.open_images(folders[0], parts.multi_crop(options))
     net = parts.Net(*parts.make_trunk(options.trunk), options.prototypes).to(device)
     train(options, net, parts.make_loader(images, options))
     return parts.knn_accuracy(net.trunk, folders, max(options.sizes))

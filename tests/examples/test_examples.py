@@ -2,68 +2,21 @@
 
 import ast
 import importlib
-import re
 import subprocess
 import sys
-import warnings
 
 import gloo
 import pytest
 import torch
-from example_programs import EXAMPLES, TOY, on_two_ranks
+from example_programs import EXAMPLES, losses, on_two_ranks, same, toy
 
 import vissl_swav
 from vissl_swav.data import build
 
-NEEDS = {"timm_trunks": "timm", "hugging_face_data": "datasets"}
 MOST_LINES = {"plain_pytorch": 79, "parts": 230}
 FILES = sorted(EXAMPLES.glob("*.py"))
 # What other packages warn of is not ours to mend.
-pytestmark = [pytest.mark.filterwarnings(f"ignore:::{p}") for p in NEEDS.values()]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("data") / "set", num_train=40, num_test=20)
-
-
-@pytest.fixture
-def example(monkeypatch, tmp_path):
-    """Name of an example to its module; skips where an extra is missing."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-
-    def load(name):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if name in NEEDS:
-                pytest.importorskip(NEEDS[name], reason="pip install vissl_swav[dev]")
-            module = importlib.import_module(name)
-        if name == "hugging_face_data":
-            import datasets
-
-            monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
-        return module
-
-    return load
-
-
-def arguments(data, out, *more):
-    return [*TOY, "--data", str(data), "--out", str(out), *more]
-
-
-def losses(text):
-    return [float(x) for x in re.findall(r"loss (\S+)", text)]
-
-
-def same(a, b):
-    """Nested states, bit for bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
+pytestmark = [pytest.mark.filterwarnings(f"ignore:::{p}") for p in ("timm", "datasets")]
 
 
 def is_unit(rows):
@@ -72,13 +25,13 @@ def is_unit(rows):
 
 def test_plain(example, data, tmp_path, capsys):
     module = example("plain_pytorch")
-    accuracy = module.main(arguments(data, tmp_path / "a.pt"))
+    accuracy = module.main(toy(data, tmp_path / "a.pt"))
     first = capsys.readouterr().out
     assert accuracy is not None and f"20-NN: {accuracy:.1f} %" in first
     assert len(losses(first)) == 2 and "ln K: 2.303" in first
-    module.main(arguments(data, tmp_path / "b.pt"))
+    module.main(toy(data, tmp_path / "b.pt"))
     assert capsys.readouterr().out == first
-    module.main(arguments(data, tmp_path / "c.pt", "--seed", "1"))
+    module.main(toy(data, tmp_path / "c.pt", "--seed", "1"))
     assert losses(capsys.readouterr().out) != losses(first)
     a, b = (torch.load(tmp_path / name) for name in ("a.pt", "b.pt"))
     assert same(a, b)
@@ -88,44 +41,20 @@ def test_plain(example, data, tmp_path, capsys):
     assert a["swav"]["queue.num_filled"].tolist() == [32]
 
 
-def test_plain_goes_on_where_it_was_broken_off(example, data, tmp_path, monkeypatch):
-    module, parts = example("plain_pytorch"), example("parts")
-    monkeypatch.setattr(parts, "knn_accuracy", lambda *_: None)
-    module.main(arguments(data, tmp_path / "whole.pt"))
-    save = parts.save
-
-    def save_and_stop(content, path):
-        save(content, path)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(parts, "save", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        module.main(arguments(data, tmp_path / "half.pt"))
-    monkeypatch.setattr(parts, "save", save)
-    half = torch.load(tmp_path / "half.pt")
-    torch.manual_seed(0)
-    start = parts.Net(*parts.make_trunk("small"), 10).prototypes.heads[0].weight
-    # The paper freezes them for an epoch.
-    assert half["epoch"] == 1
-    assert torch.equal(half["net"]["prototypes.heads.0.weight"], start)
-    module.main(arguments(data, tmp_path / "half.pt", "--resume"))
-    whole = torch.load(tmp_path / "whole.pt")
-    assert same(torch.load(tmp_path / "half.pt"), whole)
-    assert not torch.equal(whole["net"]["prototypes.heads.0.weight"], start)
-
-
 def test_hugging_face_trains_as_the_folder_does(example, data, tmp_path, capsys):
     plain, hugging_face = example("plain_pytorch"), example("hugging_face_data")
-    accuracy = plain.main(arguments(data, tmp_path / "a.pt"))
+    accuracy = plain.main(toy(data, tmp_path / "a.pt"))
     wanted = capsys.readouterr().out
-    assert hugging_face.main(arguments(data, tmp_path / "b.pt")) == accuracy
+    assert hugging_face.main(toy(data, tmp_path / "b.pt")) == accuracy
     assert capsys.readouterr().out == wanted
-    assert same(torch.load(tmp_path / "a.pt"), torch.load(tmp_path / "b.pt"))
+    a, b = (torch.load(tmp_path / name) for name in ("a.pt", "b.pt"))
+    assert b["settings"].items() > a.pop("settings").items()
+    assert all(same(a[name], b[name]) for name in a) and "net" in a
 
 
 def test_hugging_face_stream(example, data, tmp_path, capsys):
     module = example("hugging_face_data")
-    options = arguments(data, tmp_path / "a.pt", "--stream", "--steps", "7")
+    options = toy(data, tmp_path / "a.pt", "--stream", "--steps", "7")
     accuracy = module.main(options)
     assert len(losses(capsys.readouterr().out)) == 2 and accuracy is not None
     # 14 steps of 5 a pass: the stream was begun anew.
@@ -144,7 +73,7 @@ CONVNEXT = (*CONVNEXT, "dims=(8,16,32,64)")
 @pytest.mark.parametrize("trunk", [VIT, CONVNEXT], ids=["vit", "convnext"])
 def test_timm(trunk, example, data, tmp_path, capsys):
     module = example("timm_trunks")
-    module.main(arguments(data, tmp_path / "a.pt", *trunk))
+    module.main(toy(data, tmp_path / "a.pt", *trunk))
     assert len(losses(capsys.readouterr().out)) == 2
     names = torch.load(tmp_path / "a.pt")["net"]
     assert any("blocks.0" in name for name in names)
@@ -153,7 +82,7 @@ def test_timm(trunk, example, data, tmp_path, capsys):
 
 def test_timm_says_what_does_not_fit(example, data, tmp_path):
     module = example("timm_trunks")
-    options = arguments(data, tmp_path / "a.pt")
+    options = toy(data, tmp_path / "a.pt")
     with pytest.raises(SystemExit, match="no crops of 12 pixels.*multiples"):
         module.main([*options, *VIT, "--sizes", "24", "12"])
     with pytest.raises(SystemExit, match="no crops of 24 pixels"):
@@ -166,15 +95,15 @@ def test_timm_says_what_does_not_fit(example, data, tmp_path):
 def test_data_that_cannot_be_used(name, example, data, tmp_path):
     module = example(name)
     (tmp_path / "empty").mkdir()
-    options = arguments(tmp_path / "empty", tmp_path / "a.pt")
+    options = toy(tmp_path / "empty", tmp_path / "a.pt")
     with pytest.raises(SystemExit, match="empty|doesn't contain"):
         module.main(options)
-    missing = arguments(tmp_path / "missing", tmp_path / "a.pt")
-    if name != "hugging_face_data":  # That might be a name on the hub.
-        with pytest.raises(SystemExit, match="there is no folder"):
-            module.main(missing)
-        with pytest.raises(SystemExit, match="40 images, fewer than a batch of 64"):
-            module.main([*options, "--data", str(data), "--batch", "64"])
+    missing = toy(tmp_path / "missing", tmp_path / "a.pt")
+    with pytest.raises(SystemExit, match="there is no folder|No data set from"):
+        module.main(missing)
+    with pytest.raises(SystemExit, match="40 images, fewer than a batch of 64"):
+        module.main([*options, "--data", str(data), "--batch", "64"])
+    assert not (tmp_path / "a.pt").exists()
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +135,21 @@ def test_lightning_gives_every_rank_its_queue_back(two_ranks):
     weights = two_ranks[0]["resumed"]["state_dict"]
     assert is_unit(weights["net.prototypes.heads.0.weight"])
     assert not any("queue" in name for name in weights)
+    # The rate has fallen to its end, as in a run that was not broken off.
+    assert two_ranks[0]["resumed"]["lr_schedulers"][0]["_last_lr"] == [0.0]
+
+
+def test_lightning_goes_on_with_the_same_settings_alone(two_ranks):
+    epochs, devices = two_ranks[0]["refused"]
+    assert "lightning.pt was begun with other settings" in epochs
+    assert "(--epochs 3, now 5)" in epochs and "(--devices 2, now 1)" in devices
+
+
+def test_a_run_of_two_processes_does_not_go_on_with_one(example, data, two_ranks):
+    file = two_ranks[0]["files"] / "plain_pytorch.pt"
+    options = toy(data / "train", file, "--resume")
+    with pytest.raises(SystemExit, match=r"processes 2, now 1.*Keep them"):
+        example("plain_pytorch").main(options)
 
 
 def test_lightlys_prototypes_are_cosines(two_ranks):
@@ -246,7 +190,7 @@ def test_lightning_starts_its_processes(data, tmp_path):
     pytest.importorskip("pytorch_lightning", reason="pip install vissl_swav[dev]")
     command = [sys.executable, str(EXAMPLES / "lightning_swav.py"), "--devices", "2"]
     run = subprocess.run(
-        [*command, *arguments(data, tmp_path / "a.ckpt")],
+        [*command, *toy(data, tmp_path / "a.ckpt")],
         cwd=tmp_path,
         capture_output=True,
         text=True,
