@@ -189,6 +189,23 @@ def compiled_loss(rank, world_size):
     return found
 
 
+def compiled_contrast(rank, world_size):
+    """The same of SimCLR with crops, which breaks its graph at the numbers of rows."""
+    backend = vissl_swav.collective()
+    Z = torch.rand(V * (5 + rank), 9, generator=torch.Generator().manual_seed(rank))
+
+    def loss_of(Z):
+        return vissl_swav.simclr_multicrop_loss(Z, num_crops=V, collective=backend)
+
+    found = []
+    for call in (loss_of, torch.compile(loss_of, backend="eager")):
+        rows = nn.functional.normalize(Z - 0.5, dim=1).requires_grad_()
+        loss = call(rows)
+        loss.backward()
+        found.append((loss.detach(), rows.grad))
+    return found
+
+
 def everything(rank, world_size, has_fsdp2):
     """One start of the processes for all of it."""
     warnings.simplefilter("ignore")  # torch's own, of its wrappers.
@@ -200,6 +217,7 @@ def everything(rank, world_size, has_fsdp2):
         "buffers broadcast": buffers_after_forward(rank, world_size, broadcast=True),
         "buffers kept": buffers_after_forward(rank, world_size, broadcast=False),
         "compiled": compiled_loss(rank, world_size),
+        "compiled contrast": compiled_contrast(rank, world_size),
     }
     if has_fsdp2:
         found["fsdp2"] = with_fsdp2(rank, world_size, half=False)

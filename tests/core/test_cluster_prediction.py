@@ -230,6 +230,41 @@ def test_errors_say_what_was_wanted(scores, labels, settings, words):
         cluster_prediction_loss(scores, labels, **{"num_crops": 2, **settings})
 
 
+@pytest.mark.parametrize(
+    ("scores", "labels", "weights", "words"),
+    [
+        (torch.zeros(4, 3), torch.zeros(1, 4), None, "labels are torch.float32"),
+        (torch.zeros(4, 3), torch.tensor([[0, 3, 1, -1]]), None, "head 0 reach 3;"),
+        (
+            [torch.zeros(4, 3), torch.zeros(4, 2)],
+            torch.tensor([[0, 1, 2, 2], [0, 1, 2, 0]]),
+            None,
+            "head 1 reach 2; wanted below the number of its prototypes, 2",
+        ),
+        (
+            torch.zeros(4, 3),
+            torch.zeros(1, 4).long(),
+            torch.tensor([[1.0, -0.5, 0, 1]]),
+            "weights reach -0.5; wanted >= 0",
+        ),
+        (torch.zeros(4, 3).int(), torch.zeros(1, 4).long(), None, "scores are torch.i"),
+    ],
+)
+def test_values_that_cannot_be(scores, labels, weights, words):
+    with pytest.raises(ValueError, match=words):
+        cluster_prediction_loss(scores, labels, weights, num_crops=1)
+
+
+def test_weights_get_no_gradient():
+    """They say which label holds; a network that makes them is not trained by it."""
+    heads, labels, weights = case(num_crops=2, B=4, L=2)
+    expected = cluster_prediction_loss(heads, labels, weights, num_crops=2)
+    weights = weights.clone().requires_grad_()
+    loss = cluster_prediction_loss(heads, labels, weights, num_crops=2)
+    loss.backward()
+    assert torch.equal(loss, expected) and weights.grad is None
+
+
 def test_several_labels_need_weights():
     with pytest.raises(ValueError, match="need the weight of each"):
         cluster_prediction_loss(

@@ -213,7 +213,7 @@ def test_a_step_is_compiled_as_often_as_it_changes():
 
 
 def test_loss_with_a_full_queue_has_no_break_and_is_compiled_once():
-    """All but `finish_step`, which stands behind the backward pass anyway."""
+    """All but `finish_step`, which is run as it is."""
     prototypes = Prototypes(D, [K])
     swav = SwAV(num_crops=V, num_prototypes=[K], embedding_dim=D, queue_length=2 * B)
 

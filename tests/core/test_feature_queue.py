@@ -59,8 +59,38 @@ def test_push_errors():
     queue = FeatureQueue(num_assign_crops=2, length=8, dim=3)
     with pytest.raises(ValueError, match="wanted \\(2, B, 3\\)"):
         queue.push(torch.zeros(2, 5, 4))
-    with pytest.raises(ValueError, match="length is 0"):
-        FeatureQueue(num_assign_crops=2, length=0, dim=3)
+    for length in (0, 2.0):
+        with pytest.raises(ValueError, match=f"length is {length}; wanted"):
+            FeatureQueue(num_assign_crops=2, length=length, dim=3)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.complex64, torch.bool])
+def test_a_type_that_holds_no_features_is_refused(dtype):
+    """Whole numbers stored zeros without a word: unit features lie below 1."""
+    with pytest.raises(ValueError, match="wanted a floating-point type"):
+        FeatureQueue(num_assign_crops=1, length=2, dim=3, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+)
+def test_scores_are_exact_ones_whatever_is_stored(dtype):
+    queue = FeatureQueue(num_assign_crops=1, length=2, dim=3, dtype=dtype)
+    queue.push(torch.randn(1, 2, 3))
+    wanted = torch.float64 if dtype == torch.float64 else torch.float32
+    assert queue.features.dtype == dtype
+    assert queue.score(torch.eye(3)).dtype == wanted
+    assert torch.equal(queue.score(torch.eye(3)), queue.features.to(wanted))
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 4), (1, 5, 3)])
+def test_prototypes_that_cannot_score_the_rows_are_refused(shape):
+    """A row (D,) would give (A, L): a queue of one prototype fewer dimensions."""
+    queue = FeatureQueue(num_assign_crops=2, length=4, dim=3)
+    queue.push(torch.randn(2, 4, 3))
+    for score in (queue.score, queue.rows):
+        with pytest.raises(ValueError, match=r"wanted \(K, 3\)"):
+            score(torch.zeros(shape))
 
 
 def test_two_processes_with_queues_equal_one():

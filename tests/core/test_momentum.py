@@ -57,6 +57,53 @@ def test_what_does_not_pair_up(source, momentum, words):
         update_momentum_([torch.zeros(2)], source, momentum)
 
 
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda model: model,
+        lambda model: model.named_parameters(),
+        lambda model: model.state_dict(),
+    ],
+)
+def test_what_is_no_list_of_parameters_is_named(of):
+    model = nn.Sequential(nn.Linear(2, 2))
+    for given, name in (
+        ((of(model), model.parameters()), "target"),
+        ((model.parameters(), of(model)), "source"),
+    ):
+        with pytest.raises(TypeError, match=rf"{name} is .*model.parameters\(\) gives"):
+            update_momentum_(*given, 0.9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_target_that_would_not_move_is_refused(dtype):
+    model = nn.Linear(4, 3).to(dtype)
+    with pytest.raises(ValueError, match=r"momentum_copy\(model\).float\(\)"):
+        update_momentum_(momentum_copy(model).parameters(), model.parameters(), 0.996)
+    copy = momentum_copy(model).float()
+    before = copy.weight.clone()
+    with torch.no_grad():
+        model.weight.add_(1)
+    update_momentum_(copy.parameters(), model.parameters(), 0.996)
+    moved = copy.weight - before
+    torch.testing.assert_close(moved, torch.full_like(moved, 0.004), rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("step", "settings", "words"),
+    [
+        (0, {"start": 2.0}, "start is 2.0; wanted 0 to 1"),
+        (0, {"end": math.nan}, "end is nan; wanted 0 to 1"),
+        (-1, {}, "step is -1; wanted >= 0"),
+        (0, {"num_steps": -8}, "num_steps is -8; wanted >= 0"),
+        (math.nan, {}, "step is nan"),
+    ],
+)
+def test_a_schedule_that_cannot_be(step, settings, words):
+    with pytest.raises(ValueError, match=words):
+        momentum_at(step, **{"num_steps": 8, **settings})
+
+
 def test_schedule_is_a_cosine_between_its_ends():
     """BYOL's form: 1 - (1 - base) (cos(pi k / K) + 1) / 2."""
     found = [momentum_at(k, num_steps=8) for k in range(9)]

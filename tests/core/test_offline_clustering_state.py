@@ -146,8 +146,10 @@ def test_an_empty_bank_is_an_error_on_assignment(name):
         ({"bank_dtype": "int8"}, "bank_dtype is 'int8'; wanted one of"),
         ({"num_crops": 0}, "num_crops is 0"),
         ({"crops_for_assign": (3,)}, r"crops_for_assign is \[3\]"),
-        ({"num_prototypes": []}, "wanted each >= 1"),
         ({"num_images": 0}, "num_images is 0"),
+        ({"temperature": 0}, "temperature is 0; wanted > 0"),
+        ({"num_prototypes": []}, "at least one head"),
+        ({"embedding_dim": 0}, "embedding_dim is 0"),
     ],
 )
 @pytest.mark.parametrize("method", [DeepClusterV2, SeLaV2])

@@ -287,6 +287,14 @@ def test_gloo_processes_equal_one(world_size):
         (torch.zeros(4, 3), {"num_crops": 2, "temperature": 0}, "temperature is 0"),
         (torch.zeros(4), {"num_crops": 2}, "wanted .V . B, D."),
         (torch.zeros(4, 3), {"num_crops": 2, "max_similarities": 0}, "wanted >= 1"),
+        (
+            torch.zeros(4, 3),
+            {"num_crops": 2, "max_similarities": 1.5},
+            "is 1.5; wanted",
+        ),
+        (torch.zeros(4, 3), {"num_crops": 2.0}, "num_crops is 2.0; wanted a whole"),
+        (torch.zeros(4, 3).long(), {"num_crops": 2}, "features are torch.int64"),
+        (torch.zeros(4, 3) + 0j, {"num_crops": 2}, "features are torch.complex64"),
     ],
 )
 def test_errors_say_what_was_wanted(rows, settings, words):

@@ -7,6 +7,7 @@ import programs
 import pytest
 import reference
 import torch
+import virtual_ranks
 
 from vissl_swav.core.swapped_prediction import swapped_prediction_loss
 
@@ -158,6 +159,37 @@ def test_shards_equal_one_process(world_size):
         gathered = torch.cat(parts, dim=1).reshape(head.shape) / world_size
         torch.testing.assert_close(gathered, head.grad)
     assert all(calls <= 3 + 1 for _, _, calls in results)
+
+
+@pytest.mark.parametrize("queue", [None, random_scores(2 * 4, 6).reshape(2, 4, 6)])
+def test_no_sample_gives_0_and_gradient_0(queue):
+    scores = torch.zeros(0, 6, requires_grad=True)
+    loss = swapped_prediction_loss(scores, num_crops=3, queue_scores=queue)
+    loss.backward()
+    assert loss.item() == 0 and scores.grad.shape == (0, 6)
+
+
+@pytest.mark.parametrize("sizes", [(4, 0), (0, 3, 0), (0, 0)])
+def test_processes_without_samples_add_nothing(sizes):
+    """Their loss is 0, the others' is that of one process; all without: 0."""
+    V, K = 3, 6
+    whole = random_scores(V * sum(sizes), K).requires_grad_()
+    expected = swapped_prediction_loss(whole, num_crops=V)
+    expected.backward()
+    parts = whole.detach().reshape(V, -1, K).split(list(sizes), dim=1)
+
+    def program(ranks):
+        S = parts[ranks.rank].flatten(0, 1).requires_grad_()
+        loss = swapped_prediction_loss(S, num_crops=V, collective=ranks)
+        loss.backward()
+        return loss.detach(), S.grad.reshape(V, -1, K)
+
+    results = virtual_ranks.run(program, len(sizes))
+    losses = torch.stack([loss for loss, _ in results])
+    torch.testing.assert_close(losses.mean(), expected.detach())
+    assert [bool(loss) for loss in losses] == [size > 0 for size in sizes]
+    gathered = torch.cat([grad for _, grad in results], dim=1) / len(sizes)
+    torch.testing.assert_close(gathered, whole.grad.reshape(V, -1, K))
 
 
 def test_peak_memory_is_at_most_two_score_matrices():

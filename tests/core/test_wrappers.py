@@ -76,9 +76,10 @@ def test_buffers_inside_of_ddp_are_overwritten_by_rank_0(found):
     assert [of_rank["buffers kept"] for of_rank in found] == [(1.0, 1.0), (2.0, 2.0)]
 
 
-def test_compiled_with_the_exchanges_inside_the_graph(found):
+@pytest.mark.parametrize("case", ["compiled", "compiled contrast"])
+def test_compiled_with_the_exchanges_inside_the_graph(found, case):
     for of_rank in found:
-        eager, compiled = of_rank["compiled"]
+        eager, compiled = of_rank[case]
         torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-6)
 
 

@@ -24,6 +24,8 @@ from torch import Tensor
 from vissl_swav.core.collective import LOCAL, Collective
 from vissl_swav.core.nearest_centroid import rows_per_chunk
 from vissl_swav.core.outside_graphs import outside_graphs
+from vissl_swav.core.precision import exact_dtype
+from vissl_swav.core.setting_checks import check_positive
 from vissl_swav.core.sinkhorn import EPSILON
 
 TOLERANCE = 1e-3
@@ -154,8 +156,7 @@ class _Head:
     def __init__(
         self, features: Tensor, prototypes: Tensor, epsilon: float, max_bytes: int
     ):
-        exact = features.dtype == torch.float64
-        self._dtype = torch.float64 if exact else torch.float32
+        self._dtype = exact_dtype(features.dtype)
         self._features = features
         # Scaled once: S / eps in one product.
         self._prototypes = prototypes.detach().to(self._dtype).t() / epsilon
@@ -165,8 +166,8 @@ class _Head:
             self.num_prototypes, dtype=torch.float64, device=features.device
         )
         self._log_ratio, self._error = self.log_scaling, float("inf")
-        bytes_per_value = 8 if exact else 4
-        self._chunk = rows_per_chunk(self.num_prototypes, bytes_per_value, max_bytes)
+        itemsize = self._dtype.itemsize
+        self._chunk = rows_per_chunk(self.num_prototypes, itemsize, max_bytes)
 
     def _scaled(self, start: int) -> Tensor:
         """S / eps + v for the chunk of rows from `start` on."""
@@ -231,8 +232,7 @@ def check_settings(
     Raises:
         ValueError: names the setting, its value and what is wanted.
     """
-    if not epsilon > 0:
-        raise ValueError(f"epsilon is {epsilon}; wanted > 0 (the paper: 0.05).")
+    check_positive("epsilon", epsilon, paper=EPSILON)
     if not tolerance >= 0 or max_iterations < 1:
         raise ValueError(
             f"tolerance is {tolerance} and max_iterations {max_iterations}; wanted "

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from vissl_swav.core.collective import LOCAL, Collective
 from vissl_swav.core.crops import CropLayout
+from vissl_swav.core.precision import check_floating, exact_dtype
+from vissl_swav.core.setting_checks import check_positive
 from vissl_swav.core.swapped_prediction import TEMPERATURE
 
 
@@ -40,8 +42,11 @@ def cluster_prediction_loss(
 
     Args:
         scores: S (V * B, K), or one such tensor per head.
-        labels: (H, B) or (H, B, L) int64; a negative label means none.
-        weights: the shape of `labels`, 0 for no label; all 1 if None (L = 1 only).
+        labels: (H, B) or (H, B, L) int64; a negative label means none, and none may
+            be K or more (looked at on the CPU alone, as the weights' signs are: on a
+            device a step would wait for the answer).
+        weights: the shape of `labels`, >= 0, 0 for no label; they get no gradient. All
+            1 if None (L = 1 only).
         num_crops: V, 1 or more.
         temperature: tau > 0.
         collective: the processes that share the batch.
@@ -50,13 +55,14 @@ def cluster_prediction_loss(
         The loss, float32 (float64 for float64 scores).
 
     Raises:
-        ValueError: shapes or settings that do not fit each other.
+        ValueError: shapes, types or settings that do not fit each other.
     """
     heads = [scores] if isinstance(scores, Tensor) else list(scores)
     labels, weights = _by_label(labels, weights)
     _check(heads, labels, weights, num_crops, temperature)
-    exact = heads[0].dtype == torch.float64
-    weights = weights.to(torch.float64 if exact else torch.float32)
+    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_values(heads, labels, weights)
+    weights = weights.detach().to(exact_dtype(heads[0].dtype))
     weights = weights.masked_fill(labels < 0, 0)
     labels = labels.clamp_min(0)
     # Labelled samples of each head over all processes.
@@ -95,13 +101,16 @@ def _check(
     num_crops: int,
     temperature: float,
 ) -> None:
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; wanted > 0 (the paper: 0.1).")
+    check_positive("temperature", temperature, paper=TEMPERATURE)
     if not heads or any(S.ndim != 2 for S in heads):
         raise ValueError(
             f"scores have shapes {[tuple(S.shape) for S in heads]}; wanted (V * B, K) "
             "for every head."
         )
+    for S in heads:
+        check_floating("scores", S)
+    if labels.dtype != torch.int64:
+        raise ValueError(f"labels are {labels.dtype}; wanted torch.int64.")
     num_samples = CropLayout(num_crops, (0,)).num_samples(heads[0])
     same_rows = len({S.shape[0] for S in heads}) == 1
     if (
@@ -114,4 +123,18 @@ def _check(
             f"labels have shape {tuple(labels.shape)}, weights {tuple(weights.shape)} "
             f"and scores {[tuple(S.shape) for S in heads]}; wanted ({len(heads)}, "
             f"{num_samples}, L): heads, samples, labels a sample."
+        )
+
+
+def _check_values(heads: list[Tensor], labels: Tensor, weights: Tensor) -> None:
+    """What looks at numbers, so only where nothing waits for them."""
+    for head, (S, y) in enumerate(zip(heads, labels, strict=True)):
+        if y.numel() and int(y.max()) >= S.shape[1]:
+            raise ValueError(
+                f"labels of head {head} reach {int(y.max())}; wanted below the number "
+                f"of its prototypes, {S.shape[1]}."
+            )
+    if not bool((weights >= 0).all()):
+        raise ValueError(
+            f"weights reach {float(weights.min())}; wanted >= 0, and 0 for no label."
         )

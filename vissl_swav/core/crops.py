@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from vissl_swav.core.setting_checks import SettingError, check_whole
+
 CROPS_FOR_ASSIGN = (0, 1)
 """The paper's two global crops, and the default wherever this is an argument."""
 
@@ -23,7 +25,7 @@ class CropLayout:
         crops_for_assign: the crops whose codes are computed; distinct, in [0, V).
 
     Raises:
-        ValueError: V < 1, or an assignment crop missing, repeated or out of range.
+        SettingError: V < 1, or an assignment crop missing, repeated or out of range.
     """
 
     num_crops: int
@@ -34,18 +36,19 @@ class CropLayout:
     ):
         object.__setattr__(self, "num_crops", num_crops)
         object.__setattr__(self, "crops_for_assign", tuple(crops_for_assign))
-        if num_crops < 1:
-            raise ValueError(f"num_crops is {num_crops}; an image has at least one.")
+        check_whole("num_crops", num_crops, least=1)
         wrong = [c for c in self.crops_for_assign if not 0 <= c < num_crops]
         if wrong or not self.crops_for_assign:
-            raise ValueError(
+            raise SettingError(
                 f"crops_for_assign is {list(self.crops_for_assign)}; wanted at least "
-                f"one crop, each in 0..{num_crops - 1} (num_crops is {num_crops})."
+                f"one crop, each in 0..{num_crops - 1} (num_crops is {num_crops}).",
+                "crops_for_assign",
             )
         if len(set(self.crops_for_assign)) != len(self.crops_for_assign):
-            raise ValueError(
+            raise SettingError(
                 f"crops_for_assign is {list(self.crops_for_assign)}; each crop may "
-                "stand there once."
+                "stand there once.",
+                "crops_for_assign",
             )
 
     def num_samples(self, rows: Tensor) -> int:

@@ -13,13 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from vissl_swav.core.outside_graphs import outside_graphs
+from vissl_swav.core.precision import check_stored, exact
 from vissl_swav.core.scored_rows import ScoredRows
-
-QUEUE_DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
+from vissl_swav.core.setting_checks import check_whole
 
 
 class FeatureQueue(nn.Module):
@@ -33,7 +29,7 @@ class FeatureQueue(nn.Module):
         num_assign_crops: A.
         length: L, rows kept on this process.
         dim: D.
-        dtype: of the stored features, float32 or a half type.
+        dtype: of the stored features, float32, float64 or a half type.
     """
 
     features: Tensor
@@ -54,8 +50,8 @@ class FeatureQueue(nn.Module):
             ("length", length),
             ("dim", dim),
         ):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; a queue needs at least 1.")
+            check_whole(name, value, least=1)
+        check_stored(dtype)
         features = torch.zeros(num_assign_crops, length, dim, dtype=dtype)
         self.register_buffer("features", features)
         self.register_buffer("next_row", torch.zeros((), dtype=torch.long))
@@ -102,15 +98,28 @@ class FeatureQueue(nn.Module):
 
     @torch.no_grad()
     def score(self, prototypes: Tensor) -> Tensor:
-        """Scores of all rows with prototypes C (K, D), all at once: -> (A, L, K)."""
+        """Scores of all rows with prototypes C (K, D), all at once: -> (A, L, K).
+
+        Raises:
+            ValueError: prototypes that are no matrix, or of another D.
+        """
+        self._check_prototypes(prototypes)
         with torch.autocast(self.features.device.type, enabled=False):
-            dtype = torch.promote_types(self.features.dtype, torch.float32)
-            Z = self.features.to(dtype)
+            Z = exact(self.features)
             return Z @ prototypes.detach().to(Z).t()
 
     def rows(self, prototypes: Tensor) -> list[ScoredRows]:
         """The same a few rows at a time, one entry per assignment crop."""
+        self._check_prototypes(prototypes)
         return [ScoredRows(Z, prototypes) for Z in self.features]
+
+    def _check_prototypes(self, prototypes: Tensor) -> None:
+        dim = self.features.shape[2]
+        if prototypes.ndim != 2 or prototypes.shape[1] != dim:
+            raise ValueError(
+                f"prototypes have shape {tuple(prototypes.shape)}; wanted (K, {dim}): "
+                "one row each, of the length of the queue's features."
+            )
 
     def _set_counters(self, next_row: int, num_filled: int) -> None:
         self._mirror(next_row, num_filled)

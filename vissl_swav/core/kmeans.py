@@ -24,6 +24,7 @@ from vissl_swav.core.empty_clusters import EMPTY_RULES, EmptyRule, refuse
 from vissl_swav.core.kmeans_inputs import agree, check_settings
 from vissl_swav.core.nearest_centroid import Nearest, TorchNearest
 from vissl_swav.core.outside_graphs import outside_graphs
+from vissl_swav.core.precision import exact_dtype
 from vissl_swav.core.seeding import SEEDINGS
 
 NUM_ITERATIONS = 10
@@ -134,7 +135,6 @@ def spherical_kmeans_of_heads(
     row_ids = row_ids.to(features[0].device)
     heads: list[_Clustering] = []
     for index, (Z, K) in enumerate(zip(features, num_clusters, strict=True)):
-        dtype = torch.float64 if Z.dtype == torch.float64 else torch.float32
         if initial_centroids is not None:
             start = initial_centroids[index]
         else:
@@ -146,7 +146,7 @@ def spherical_kmeans_of_heads(
                 nearest=nearest,
                 collective=collective,
             )
-        C = torch.nn.functional.normalize(start.to(dtype), dim=1)
+        C = torch.nn.functional.normalize(start.to(exact_dtype(Z.dtype)), dim=1)
         heads.append(_Clustering(Z, C, nearest))
     for iteration in range(num_iterations + 1):
         summed = collective.all_reduce_sum(torch.cat([h.assign() for h in heads]))

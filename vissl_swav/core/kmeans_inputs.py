@@ -8,6 +8,7 @@ from torch import Tensor
 from vissl_swav.core.collective import Collective
 from vissl_swav.core.empty_clusters import EMPTY_RULES
 from vissl_swav.core.seeding import SEEDINGS
+from vissl_swav.core.setting_checks import check_whole
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _NAMES = ("float16", "bfloat16", "float32", "float64")
@@ -150,8 +151,7 @@ def check_settings(
     Raises:
         ValueError: names the setting, its value and what is wanted.
     """
-    if num_iterations < 0:
-        raise ValueError(f"num_iterations is {num_iterations}; wanted >= 0 (paper: 10)")
+    check_whole("num_iterations", num_iterations, least=0, usual="the paper: 10")
     if tolerance is not None and not tolerance >= 0:
         raise ValueError(f"tolerance is {tolerance}; wanted None or a number >= 0.")
     for name, value, valid in (

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from vissl_swav.core.collective import LOCAL, Collective
 from vissl_swav.core.outside_graphs import outside_graphs
+from vissl_swav.core.precision import check_stored
+from vissl_swav.core.setting_checks import check_whole
 
 # Room is made in steps of this share of the rows, so that few steps copy the bank.
 _GROWTH = 1.25
@@ -35,7 +37,7 @@ class MemoryBank(nn.Module):
         num_images: N, images of the whole data set.
         num_banks: M.
         dim: D.
-        dtype: of the stored features, float32 or a half type.
+        dtype: of the stored features, float32, float64 or a half type.
     """
 
     features: Tensor
@@ -59,10 +61,8 @@ class MemoryBank(nn.Module):
             ("num_banks", num_banks),
             ("dim", dim),
         ):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; a memory bank needs at least 1.")
-        if not dtype.is_floating_point:
-            raise ValueError(f"dtype is {dtype}; wanted a floating-point type.")
+            check_whole(name, value, least=1)
+        check_stored(dtype)
         self.num_images = num_images
         self.register_buffer("features", torch.zeros(num_banks, 0, dim, dtype=dtype))
         self.register_buffer("index", torch.zeros(0, dtype=torch.long))

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from vissl_swav.core.collective import LOCAL, Collective
+from vissl_swav.core.precision import exact_dtype
 
 UNLABELLED = -1
 
@@ -138,7 +139,7 @@ def _nearest_of_chunk(chunk: _Chunk, test: Tensor, count: int) -> Neighbors:
 def _nothing(test_features: Tensor, num_neighbors: int) -> Neighbors:
     """Neighbours before any was found: farther and of a higher number than any."""
     size = (test_features.shape[0], num_neighbors)
-    dtype = torch.promote_types(test_features.dtype, torch.float32)
+    dtype = exact_dtype(test_features.dtype)
     similarity = test_features.new_full(size, -torch.inf, dtype=dtype)
     label = test_features.new_full(size, UNLABELLED, dtype=torch.int64)
     return Neighbors(similarity, label, torch.full_like(label, 1 << 62))

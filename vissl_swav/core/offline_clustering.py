@@ -16,14 +16,15 @@ from vissl_swav.core.cluster_prediction import cluster_prediction_loss
 from vissl_swav.core.collective import LOCAL, Collective
 from vissl_swav.core.crops import CROPS_FOR_ASSIGN, CropLayout
 from vissl_swav.core.memory_bank import MemoryBank
+from vissl_swav.core.precision import exact, stored_dtype
 from vissl_swav.core.pseudo_labels import PseudoLabels
+from vissl_swav.core.setting_checks import (
+    check_num_prototypes,
+    check_positive,
+    check_whole,
+)
 from vissl_swav.core.swapped_prediction import TEMPERATURE
 
-BANK_DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
 _NEVER = -1
 
 
@@ -85,18 +86,16 @@ class OfflineClustering(nn.Module, ABC):
         super().__init__()
         if crops_for_assign is None:
             crops_for_assign = CROPS_FOR_ASSIGN[:num_crops]
-        if bank_dtype not in BANK_DTYPES:
-            raise ValueError(
-                f"bank_dtype is {bank_dtype!r}; wanted one of {sorted(BANK_DTYPES)}."
-            )
         self.layout = CropLayout(num_crops, crops_for_assign)
-        self.num_prototypes = tuple(num_prototypes)
+        self.num_prototypes = check_num_prototypes(num_prototypes)
+        check_positive("temperature", temperature, paper=TEMPERATURE)
+        check_whole("embedding_dim", embedding_dim, least=1)
         self.temperature = temperature
         self.bank = MemoryBank(
             num_images=num_images,
             num_banks=len(self.layout.crops_for_assign),
             dim=embedding_dim,
-            dtype=BANK_DTYPES[bank_dtype],
+            dtype=stored_dtype("bank_dtype", bank_dtype),
         )
         self.labels = PseudoLabels(
             num_heads=len(self.num_prototypes),
@@ -149,8 +148,7 @@ class OfflineClustering(nn.Module, ABC):
 
         Half precision and autocast leave lengths that are off by half a percent.
         """
-        rows = rows if rows.dtype == torch.float64 else rows.float()
-        self.bank.write(nn.functional.normalize(rows, dim=2), images, valid)
+        self.bank.write(nn.functional.normalize(exact(rows), dim=2), images, valid)
 
     def start_epoch(
         self,

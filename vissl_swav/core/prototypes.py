@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vissl_swav.core.setting_checks import check_num_prototypes, check_whole
+
 
 @torch.no_grad()
 def normalize_rows_(weight: Tensor) -> Tensor:
@@ -60,13 +62,10 @@ class Prototypes(nn.Module):
         trainable: bool = True,
     ):
         super().__init__()
-        if dim < 1 or not num_prototypes or min(num_prototypes) < 1:
-            raise ValueError(
-                f"got dim {dim} and num_prototypes {list(num_prototypes)}; wanted "
-                "positive numbers and at least one head."
-            )
+        check_whole("dim", dim, least=1)
         self.heads = nn.ModuleList(
-            nn.Linear(dim, count, bias=False) for count in num_prototypes
+            nn.Linear(dim, count, bias=False)
+            for count in check_num_prototypes(num_prototypes)
         )
         self.requires_grad_(trainable)
         self.normalize_()

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vissl_swav.core.precision import exact_dtype
+
 SCORES_AT_ONCE = 128 * 2**20
 """Bytes of scores that are formed at a time; fewer rows than this are scored whole."""
 
@@ -52,8 +54,7 @@ class ScoredRows:
 
     @property
     def _dtype(self) -> torch.dtype:
-        is_double = self.features.dtype == torch.float64
-        return torch.float64 if is_double else torch.float32
+        return exact_dtype(self.features.dtype)
 
     @property
     def _bytes_of_a_value(self) -> int:

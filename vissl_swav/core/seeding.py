@@ -21,6 +21,7 @@ from torch import Tensor
 from vissl_swav.core.collective import LOCAL, Collective
 from vissl_swav.core.hashing import hashed_uniform
 from vissl_swav.core.nearest_centroid import Nearest, TorchNearest
+from vissl_swav.core.precision import exact_dtype
 
 
 def random_rows(
@@ -66,8 +67,7 @@ def plus_plus(
         collective: the processes.
     """
     nearest = nearest or TorchNearest()
-    exact = features.dtype == torch.float64
-    dtype = torch.float64 if exact else torch.float32
+    dtype = exact_dtype(features.dtype)
     chosen = features.new_empty(0, features.shape[1], dtype=dtype)
     largest = row_ids.new_full(row_ids.shape, -1, dtype=torch.float64)
     taken = torch.zeros_like(row_ids, dtype=torch.bool)

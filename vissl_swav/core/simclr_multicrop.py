@@ -38,6 +38,12 @@ from torch.nn.functional import logsigmoid
 from vissl_swav.core.collective import LOCAL, Collective
 from vissl_swav.core.crops import CropLayout
 from vissl_swav.core.gathered_rows import GatheredRows
+from vissl_swav.core.precision import check_floating, exact
+from vissl_swav.core.setting_checks import (
+    SettingError,
+    check_positive,
+    check_whole,
+)
 from vissl_swav.core.swapped_prediction import TEMPERATURE
 
 MAX_SIMILARITIES = 2**24
@@ -54,7 +60,7 @@ class SimCLRMultiCrop:
         max_similarities: see `simclr_multicrop_loss`.
 
     Raises:
-        ValueError: a setting that it cannot have.
+        SettingError: a setting that it cannot have.
     """
 
     num_crops: int
@@ -62,20 +68,14 @@ class SimCLRMultiCrop:
     max_similarities: int = MAX_SIMILARITIES
 
     def __post_init__(self) -> None:
-        if self.num_crops < 2:
-            raise ValueError(
-                f"num_crops is {self.num_crops}; a positive pair needs two crops."
+        if self.layout.num_crops < 2:
+            raise SettingError(
+                f"num_crops is {self.num_crops}; a positive pair needs two crops.",
+                "num_crops",
             )
-        if not self.temperature > 0:
-            raise ValueError(
-                f"temperature is {self.temperature}; wanted > 0 (the paper: "
-                f"{TEMPERATURE})."
-            )
-        if self.max_similarities < 1:
-            raise ValueError(
-                f"max_similarities is {self.max_similarities}; wanted >= 1 (by default "
-                f"{MAX_SIMILARITIES})."
-            )
+        check_positive("temperature", self.temperature, paper=TEMPERATURE)
+        usual = f"by default {MAX_SIMILARITIES}"
+        check_whole("max_similarities", self.max_similarities, least=1, usual=usual)
 
     @property
     def layout(self) -> CropLayout:
@@ -124,6 +124,7 @@ def simclr_multicrop_loss(
         ValueError: shapes or settings that do not fit each other.
     """
     of = SimCLRMultiCrop(num_crops, temperature, max_similarities)
+    check_floating("features", features)
     if features.ndim != 2:
         raise ValueError(
             f"features have shape {tuple(features.shape)}; wanted (V * B, D): all "
@@ -142,12 +143,7 @@ def _loss_and_gradient(
     """What this process returns, and its gradient, empty where it is not asked for."""
     V, B = of.num_crops, of.layout.num_samples(features)
     everyone = GatheredRows.of(V * B, features.device, collective)
-    exact = features.dtype == torch.float64
-    own = _OwnRows(
-        everyone.rows(features).to(torch.float64 if exact else torch.float32),
-        own=everyone.own,
-        of=of,
-    )
+    own = _OwnRows(exact(everyone.rows(features)), own=everyone.own, of=of)
     # Local sum * world / total: processes with fewer images weigh less in DDP's mean.
     scale = collective.world_size / max(everyone.total * (V - 1), 1)
     n, positives = own.look()

@@ -24,7 +24,9 @@ import torch
 from torch import Tensor
 
 from vissl_swav.core.collective import LOCAL, Collective
+from vissl_swav.core.precision import check_floating, exact
 from vissl_swav.core.scored_rows import ScoredRows
+from vissl_swav.core.setting_checks import check_positive, check_whole
 
 EPSILON = 0.05
 NUM_ITERATIONS = 3
@@ -108,7 +110,7 @@ def balanced_codes(
     count = first.shape[0] if num_local_samples is None else num_local_samples
     with torch.no_grad(), torch.autocast(first.device.type, enabled=False):
         running: list[_Problem | _MoreRows] = [
-            *(_Problem(_full_precision(S), epsilon) for S in problems),
+            *(_Problem(exact(S.detach()), epsilon) for S in problems),
             *(_MoreRows(rows, epsilon) for rows in more_rows),
         ]
         # More rows stand beside the problems as those of further processes would.
@@ -343,8 +345,15 @@ def _one_hot(Q: Tensor) -> Tensor:
     return torch.zeros_like(Q).scatter_(1, Q.argmax(dim=1, keepdim=True), 1.0)
 
 
-def _full_precision(scores: Tensor) -> Tensor:
-    return scores.detach() if scores.dtype == torch.float64 else scores.detach().float()
+def check_sinkhorn(epsilon: float, num_iterations: int) -> None:
+    """The settings of every Sinkhorn problem.
+
+    Raises:
+        SettingError: epsilon not above 0, or no iteration.
+    """
+    check_positive("epsilon", epsilon, paper=EPSILON)
+    usual = f"the paper: {NUM_ITERATIONS}"
+    check_whole("num_iterations", num_iterations, least=1, usual=usual)
 
 
 def _check(
@@ -358,11 +367,7 @@ def _check(
     for S in problems:
         if S.ndim != 2 or S.shape[1] == 0:
             raise ValueError(f"scores have shape {tuple(S.shape)}; wanted (B, K), K>0.")
-        if not S.is_floating_point():
-            raise ValueError(f"scores are {S.dtype}; wanted a floating-point tensor.")
-    if not epsilon > 0:
-        raise ValueError(f"epsilon is {epsilon}; wanted > 0 (the paper: 0.05).")
-    if num_iterations < 1:
-        raise ValueError(f"num_iterations is {num_iterations}; wanted >= 1 (paper: 3).")
+        check_floating("scores", S)
+    check_sinkhorn(epsilon, num_iterations)
     if tolerance is not None and not tolerance >= 0:
         raise ValueError(f"tolerance is {tolerance}; wanted None or a number >= 0.")

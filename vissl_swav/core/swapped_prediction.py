@@ -15,7 +15,8 @@ with T_v = sum over i in A, i != v of Q_i and w_v the number of its terms. The g
 that the loss allocates.
 
 Limits: equal features give uniform codes and exactly ln K; with N samples in the
-Sinkhorn problem and soft codes the loss cannot fall below ln(K / N) where N < K.
+Sinkhorn problem and soft codes the loss cannot fall below ln(K / N) where N < K. No
+sample on any process gives 0, and gradient 0.
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from torch.autograd.function import once_differentiable
 from vissl_swav.core.collective import LOCAL, Collective
 from vissl_swav.core.crops import CROPS_FOR_ASSIGN, CropLayout
 from vissl_swav.core.scored_rows import ScoredRows
+from vissl_swav.core.setting_checks import SettingError, check_positive
 from vissl_swav.core.sinkhorn import EPSILON, NUM_ITERATIONS, balanced_codes
 
 TEMPERATURE = 0.1
@@ -80,10 +82,7 @@ def swapped_prediction_loss(
     """
     heads = _as_heads(scores)
     layout = CropLayout(num_crops, crops_for_assign)
-    if num_crops < 2:
-        raise ValueError("num_crops is 1; a swapped prediction needs two crops.")
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; wanted > 0 (the paper: 0.1).")
+    check_prediction(num_crops, temperature)
     num_assign, num_samples = len(layout.crops_for_assign), layout.num_samples(heads[0])
     sources = _code_sources(heads, layout, code_scores)
     problems, more_rows = _sinkhorn_problems(sources, queue_scores)
@@ -97,6 +96,7 @@ def swapped_prediction_loss(
         more_rows=more_rows,
     )
     # Local sum * world / total: processes with fewer samples weigh less in DDP's mean.
+    total = total.clamp_min(1)  # No sample anywhere: 0, and so is the gradient.
     scale = collective.world_size / (total * num_assign * (num_crops - 1) * len(heads))
     fused: Any = _SwappedCrossEntropy.apply  # pyright: ignore
     cross_entropy = _for_the_compiler if torch.compiler.is_compiling() else fused
@@ -106,6 +106,20 @@ def swapped_prediction_loss(
         Q = [code[:num_samples] for code in of_head]
         losses.append(cross_entropy(S, scale, layout, temperature, *Q))
     return torch.stack(losses).sum()
+
+
+def check_prediction(num_crops: int, temperature: float) -> None:
+    """The settings of every swapped prediction.
+
+    Raises:
+        SettingError: nothing to swap, or a temperature that is not above 0.
+    """
+    if num_crops < 2:
+        raise SettingError(
+            f"num_crops is {num_crops}; a swapped prediction needs two crops.",
+            "num_crops",
+        )
+    check_positive("temperature", temperature, paper=TEMPERATURE)
 
 
 class _SwappedCrossEntropy(torch.autograd.Function):

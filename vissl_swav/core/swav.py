@@ -13,19 +13,26 @@ from torch import Tensor, nn
 
 from vissl_swav.core.collective import LOCAL, Collective
 from vissl_swav.core.crops import CROPS_FOR_ASSIGN, CropLayout
-from vissl_swav.core.feature_queue import QUEUE_DTYPES, FeatureQueue
+from vissl_swav.core.feature_queue import FeatureQueue
 from vissl_swav.core.outside_graphs import outside_graphs
+from vissl_swav.core.precision import stored_dtype
 from vissl_swav.core.scored_rows import ScoredRows
-from vissl_swav.core.sinkhorn import EPSILON, NUM_ITERATIONS
-from vissl_swav.core.swapped_prediction import TEMPERATURE, swapped_prediction_loss
+from vissl_swav.core.setting_checks import check_num_prototypes, check_whole
+from vissl_swav.core.sinkhorn import EPSILON, NUM_ITERATIONS, check_sinkhorn
+from vissl_swav.core.swapped_prediction import (
+    TEMPERATURE,
+    check_prediction,
+    swapped_prediction_loss,
+)
 
 
 class SwAV(nn.Module):
     """Swapped prediction with an optional feature queue.
 
-    Per training step, in this order: `loss = swav(S_per_head, queue_scores=...)`, then
-    `swav.finish_step(Z)`. The queue's scores come from `swav.score_queue(prototypes)`,
-    which is None until the queue is full.
+    Per training step, in this order: `loss = swav(S_per_head, queue_scores=...)`,
+    `swav.finish_step(Z)`, `loss.backward()`, the optimiser's step,
+    `prototypes.normalize_()`. The queue's scores come from
+    `swav.score_queue(prototypes)`, which is None until the queue is full.
 
     With a momentum encoder (`core.momentum`), codes and queue are the encoder's: it
     sees the assignment crops alone, and gives Z' (A * B, D) and S' (A * B, K), crop by
@@ -46,6 +53,9 @@ class SwAV(nn.Module):
             batch 256 hold 3840 over all processes.
         queue_start_step: training step at which *filling* begins; used once full.
         queue_dtype: of the stored features: "float32", "float16" or "bfloat16".
+
+    Raises:
+        SettingError: a setting that it cannot have, a queue of length -4, say.
     """
 
     num_steps: Tensor
@@ -67,23 +77,29 @@ class SwAV(nn.Module):
         queue_dtype: str = "float32",
     ):
         super().__init__()
+        check_prediction(num_crops, temperature)
         self.layout = CropLayout(num_crops, crops_for_assign)
-        self.num_prototypes = tuple(num_prototypes)
+        check_sinkhorn(epsilon, num_iterations)
+        self.num_prototypes = check_num_prototypes(num_prototypes)
+        for name, value, least in (
+            ("embedding_dim", embedding_dim, 1),
+            ("hard_codes_steps", hard_codes_steps, 0),
+            ("queue_length", queue_length, 0),
+            ("queue_start_step", queue_start_step, 0),
+        ):
+            check_whole(name, value, least=least)
+        stored = stored_dtype("queue_dtype", queue_dtype)
         self.temperature, self.epsilon = temperature, epsilon
         self.num_iterations = num_iterations
         self.hard_codes, self.hard_codes_steps = hard_codes, hard_codes_steps
         self.queue_start_step = queue_start_step
-        if queue_dtype not in QUEUE_DTYPES:
-            raise ValueError(
-                f"queue_dtype is {queue_dtype!r}; wanted one of {sorted(QUEUE_DTYPES)}."
-            )
         self.queue = None
         if queue_length > 0:
             self.queue = FeatureQueue(
                 num_assign_crops=len(self.layout.crops_for_assign),
                 length=queue_length,
                 dim=embedding_dim,
-                dtype=QUEUE_DTYPES[queue_dtype],
+                dtype=stored,
             )
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.long))
         self._count(0)
@@ -96,7 +112,12 @@ class SwAV(nn.Module):
         code_scores: Sequence[Tensor] | None = None,
         collective: Collective = LOCAL,
     ) -> Tensor:
-        """The loss of this step, a scalar (see `swapped_prediction_loss`)."""
+        """The loss of this step, a scalar (see `swapped_prediction_loss`).
+
+        Raises:
+            ValueError: scores of other heads than `num_prototypes` says.
+        """
+        self._check_heads(scores)
         return swapped_prediction_loss(
             scores,
             num_crops=self.layout.num_crops,
@@ -149,6 +170,15 @@ class SwAV(nn.Module):
     def steps_finished(self) -> int:
         """Training steps so far; no wait for the device."""
         return self._num_steps
+
+    def _check_heads(self, scores: Tensor | Sequence[Tensor]) -> None:
+        heads = [scores] if isinstance(scores, Tensor) else scores
+        if [tuple(S.shape[-1:]) for S in heads] != [(K,) for K in self.num_prototypes]:
+            raise ValueError(
+                f"scores have shapes {[tuple(S.shape) for S in heads]}; wanted "
+                f"(V * B, K) of each head, with K {list(self.num_prototypes)} "
+                "(num_prototypes)."
+            )
 
     def _count(self, num_steps: int) -> None:
         # Mirrors of the buffer, so that no step waits for the device; and of what

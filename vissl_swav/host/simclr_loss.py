@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from classy_vision.losses import register_loss
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from vissl_swav.backends.torch_collective import collective
+from vissl_swav.core.precision import exact
 from vissl_swav.core.resharding import State
 from vissl_swav.core.simclr_multicrop import SimCLRMultiCrop
 from vissl_swav.host import settings
@@ -54,5 +54,4 @@ class SimCLRMultiCropContrast(RankedLoss):
     @staticmethod
     def unit_rows(embeddings: Tensor) -> Tensor:
         """What the loss compares: rows of length 1, float32 for halves."""
-        exact = embeddings.dtype == torch.float64
-        return normalize(embeddings if exact else embeddings.float(), dim=1)
+        return normalize(exact(embeddings), dim=1)

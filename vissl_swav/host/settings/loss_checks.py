@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from vissl_swav.core.momentum import check_momentum
+from vissl_swav.core.setting_checks import SettingError, check_whole
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings import dino, parts, sums
 from vissl_swav.host.settings.losses import (
@@ -27,7 +29,6 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "num_prototypes": (list,),
     "tolerance": (int, float),
 }
-_EPSILON = 0.05
 _WORDS = {
     bool: "true or false",
     int: "a whole number",
@@ -106,24 +107,6 @@ def _wanted_type(key: str, default: Any) -> tuple[type, ...]:
 def build(loss: LossKeys, settings: dict[str, Any]) -> None:
     """The core's own checks, before anything is loaded or allocated."""
     where = f"config.LOSS.{loss.name}"
-    for key, least in (("num_iterations", 1), ("assign_every_epochs", 1)):
-        if settings.get(key, least) < least:
-            raise StartError(
-                f"{where}.{key} is {settings[key]}; wanted >= {least}.",
-                key=f"{where}.{key}",
-            )
-    for key, paper in (("temperature", 0.1), ("epsilon", _EPSILON)):
-        if not settings.get(key, paper) > 0:
-            raise StartError(
-                f"{where}.{key} is {settings[key]}; wanted > 0 (the paper: {paper}).",
-                key=f"{where}.{key}",
-            )
-    for key in ("momentum", "momentum_end"):
-        if not 0 <= settings.get(key, 0) <= 1:
-            raise StartError(
-                f"{where}.{key} is {settings[key]}; wanted 0 to 1 (DINO: 0.996 to 1).",
-                key=f"{where}.{key}",
-            )
     if settings["num_crops"] < loss.least_crops:
         raise StartError(
             f"{where} has num_crops {settings['num_crops']}; wanted >= "
@@ -137,9 +120,16 @@ def build(loss: LossKeys, settings: dict[str, Any]) -> None:
             key=f"{where}.nearest",
         )
     try:
+        # Of the hooks, and of k-means, which could do without an iteration.
+        for key in ("num_iterations", "assign_every_epochs"):
+            check_whole(key, settings.get(key, 1), least=1)
+        for key in ("momentum", "momentum_end"):
+            check_momentum(key, settings.get(key, 0))
         arguments = loss_arguments(loss.name, settings)
         without_memory = {"queue_length": 0} if "queue_length" in arguments else {}
         built = loss.core(**{**arguments, **without_memory})
+    except SettingError as error:
+        raise StartError(f"{where}.{error}", key=f"{where}.{error.name}") from error
     except (ValueError, ImportError) as error:
         raise StartError(f"{where}: {error}") from error
     if "crops_for_assign" in settings:
