@@ -398,6 +398,13 @@ def test_a_trunk_that_only_its_config_describes(run, tmp_path, capsys):
     assert "gives other features" in capsys.readouterr().err and not out.exists()
 
 
+@pytest.mark.parametrize("to", ["torchvision", "safetensors", "torchscript", "vissl"])
+def test_a_name_without_an_ending(to, run, tmp_path):
+    out = written(run, to, tmp_path, suffix="")
+    if to != "torchscript":
+        assert weights.load(out).counts["trunk"] > 100
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
