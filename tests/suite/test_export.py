@@ -145,6 +145,9 @@ def test_safetensors_with_head_and_prototypes(big, vissl_model, tmp_path):
     found = weights.load(out)
     own = vissl_model.state_dict()
     assert found.counts == {"trunk": 318, "head": 9, "prototypes": 1}
+    # As any other file that is written: not for its owner alone.
+    (tmp_path / "any").touch()
+    assert out.stat().st_mode == (tmp_path / "any").stat().st_mode
     for name, value in found.tensors.items():
         old = (
             f"trunk._feature_blocks.{name}"
