@@ -338,7 +338,10 @@ def test_onnx_without_its_packages(run, tmp_path, capsys, monkeypatch):
 def test_a_run_of_ours_to_tensors(run, tmp_path, capsys):
     """Ours has a small stem: torchvision's names, but no function of torchvision's."""
     out = written(run, "torchvision", tmp_path, suffix=".pth")
-    assert "to load" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "to load" not in said and said.count("note: ") == 1
+    assert re.search(r"this ResNet \(conv1 \d+x3x3x3, basic blocks 2-2-2-2\);", said)
+    assert f'vissl_swav.predictor("{out}") builds it' in said
     own = own_features(run, torch.randn(1, 3, 24, 24))[3].model.trunk.state_dict()
     found = torch.load(out)
     assert {f"_feature_blocks.{n}" for n in found} == set(own)
