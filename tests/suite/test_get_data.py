@@ -28,6 +28,7 @@ from vissl_swav.data.benchmarks import Archive
 from vissl_swav.data.cifar10 import CLASSES
 from vissl_swav.suite import data_arguments, get_data
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmark_data.md"
 VISSL = pytest.mark.usefixtures("host")
 
@@ -441,6 +442,33 @@ def test_the_hosts_configs_read_what_is_made(tmp_path, run):
                 (file.read_bytes(), classes.index(label))
                 for label, file in expected[split]
             )
+
+
+@VISSL
+@pytest.mark.parametrize("percent", [1, 10])
+def test_the_command_of_our_config_reads_a_drawn_subset(percent, tmp_path, run):
+    """As the YAML's head has it, on what `vissl-swav data` has made."""
+    from vissl.data import build_dataset
+
+    from vissl_swav.host import launch
+
+    local, out = tmp_path / "imagenet", tmp_path / "out"
+    benchmark_files.imagenet(local)
+    name = f"imagenet_{percent}percent"
+    assert run(name, "--from", local, "--out", out, "--draw")[0] == 0
+    file = CONFIGS / "benchmark" / "semi_supervised" / f"{name}.yaml"
+    head = file.read_text(encoding="utf-8").partition("# Expected:")[0]
+    assert f"vissl-swav data {name}" in " ".join(head.split())
+    command = re.findall(r"config[.=]\S+=?\S*", head.partition("# Command:")[2])
+    _, cfg = launch.compose([word.replace("PATH/", f"{out}/") for word in command])
+    for key, split in (("TRAIN", "train"), ("TEST", "val")):
+        dataset = build_dataset(cfg, key)
+        dataset.load_labels()
+        paths = dataset.data_objs[0].get_image_paths()
+        assert sorted(paths) == sorted(map(str, (out / split).rglob("*.JPEG")))
+        classes = sorted(folder.name for folder in (out / split).iterdir())
+        found = [classes[int(label)] for label in dataset.label_objs[0]]
+        assert found == [Path(path).parent.name for path in paths]
 
 
 @pytest.mark.parametrize(
