@@ -22,7 +22,7 @@ import voc_files
 from PIL import Image
 
 from vissl_swav import cli, compat
-from vissl_swav.data import class_folders, class_splits, list_images
+from vissl_swav.data import class_folders, class_splits, host_scripts, list_images
 from vissl_swav.data.benchmark_facts import BENCHMARKS, find
 from vissl_swav.data.benchmarks import Archive
 from vissl_swav.data.cifar10 import CLASSES
@@ -109,6 +109,42 @@ def test_the_page_says_what_the_table_says():
         for config in benchmark.host_configs:
             # Its folder, or the last part of it where a sentence names several.
             assert config.split("/")[-2] in page
+
+
+def test_every_script_of_vissls_is_named(host):
+    """On the page, and by the command for the sets that it does not make itself."""
+    (folder,) = importlib.util.find_spec(
+        "extra_scripts.datasets"
+    ).submodule_search_locations
+    scripts = {
+        path.stem.removeprefix("create_") for path in Path(folder).glob("create_*.py")
+    }
+    rest = PAGE.read_text(encoding="utf-8").partition("## The rest of VISSL's")[2]
+    named = set(re.findall(r"`(\w+_(?:data_files|dataset))`", rest))
+    assert len(scripts) > 20 and named == scripts
+    told = set(host_scripts._SCRIPTS.values())
+    above = rest.partition("The scripts of the sets above")[2]
+    assert told == {script for script in scripts if f"`{script}`" not in above}
+    root = Path(importlib.util.find_spec("configs").submodule_search_locations[0])
+    for group in re.findall(
+        r"`((?:linear|low_shot|robust|instance)\w+(?:/\w+)?)`", rest
+    ):
+        assert (root / "config" / "benchmark" / group).is_dir(), group
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Caltech-101", "extra_scripts.datasets.create_caltech101_data_files"),
+        ("imagenet_a", "create_imagenet_a_data_files"),
+        ("svhn", 'torchvision.datasets.SVHN("LOCAL", download=True)'),
+        ("copydays", "VISSL has no script for it"),
+        ("places365", "with 365 classes in its head"),
+    ],
+)
+def test_other_sets_are_told_what_makes_them(name, said, run):
+    code, _, errors = run(name)
+    assert code == 2 and said in errors and "Did you mean" not in errors
 
 
 def test_the_commands_of_the_page_are_commands():
