@@ -242,6 +242,10 @@ def test_what_is_no_image_is_told(file, tmp_path):
         model(tmp_path)
     with pytest.raises(ValueError, match="got no image"):
         model([])
+    for batch in (torch.zeros(2, 1, 8, 8), torch.zeros(0, 3, 8, 8)):
+        for kind in (torch.float32, torch.uint8):
+            with pytest.raises(ValueError, match=r"wanted one or more images of 3 ch"):
+                model(batch.to(kind))
     with pytest.raises(OSError, match="gone.png"):
         model(tmp_path / "gone.png")
     with pytest.raises(StartError, match="there is no checkpoint"):

@@ -137,6 +137,11 @@ def test_no_file(name, tmp_path):
         weights.load(tmp_path / name)
 
 
+def test_an_address():
+    with pytest.raises(WeightsError, match="https://a.org/b.pth is an address; downl"):
+        weights.load("https://a.org/b.pth")
+
+
 def sharded(folder):
     """Two shards as fairscale cuts them: a flat wrapper inside one that is not."""
     flat = torch.arange(11.0)

@@ -101,9 +101,15 @@ class Predictor(NamedTuple):
             images: one image (B is 1), a list of them, or a batch (B, C, H, W).
 
         Raises:
-            ValueError: an empty list; or as `CentreTransform`.
+            ValueError: no image, or of other channels; or as `CentreTransform`.
         """
         if isinstance(images, Tensor) and images.dim() == 4:
+            channels = self.transform.shape.channels
+            if not len(images) or images.shape[1] != channels:
+                raise ValueError(
+                    f"got a batch of shape {tuple(images.shape)}; wanted one or more "
+                    f"images of {channels} channels: (B, {channels}, height, width)."
+                )
             batch = images
             if not images.is_floating_point():
                 batch = torch.stack([self.transform(image) for image in images])
