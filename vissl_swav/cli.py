@@ -13,6 +13,7 @@ from vissl_swav.suite import (
     data_arguments,
     export_arguments,
     feature_arguments,
+    quickstart_arguments,
     report_arguments,
     table_arguments,
 )
@@ -64,49 +65,8 @@ def parser() -> argparse.ArgumentParser:
         "[images=N]",
         add_help=False,
     )
-    quick = commands.add_parser(
-        "quickstart",
-        help="pretrain, probe and compare with a random trunk, in a few minutes",
-    )
-    quick.add_argument("--out", default="runs/quickstart", help="folder to write to")
-    quick.add_argument(
-        "--method",
-        default="swav",
-        help="swav, swav_momentum, deepcluster_v2, sela_v2 or simclr_multicrop",
-    )
-    quick.add_argument(
-        "--data",
-        help="an image folder with train/ and test/ or val/, or cifar10; "
-        "without it the embedded data set",
-    )
-    quick.add_argument("--seed", type=int, default=0)
-    check = commands.add_parser(
-        "data-check",
-        help="decode a sample of some images: sizes, kinds, classes, broken files",
-        description="Exit code 1 if an image cannot be read, 2 for bad input.",
-    )
-    check.add_argument(
-        "path",
-        metavar="PATH",
-        help="a folder of images, with class folders or without, or with train/ and "
-        "test/ or val/; a .txt or .npy list; a .tar, a folder of them, "
-        "or shards-{000..010}.tar",
-    )
-    amount = check.add_mutually_exclusive_group()
-    amount.add_argument("--all", action="store_true", help="decode every image")
-    amount.add_argument(
-        "--sample", type=int, default=1000, metavar="N", help="images to decode (1000)"
-    )
-    check.add_argument(
-        "--shards",
-        type=int,
-        metavar="N",
-        help="look into N of many tar shards, compressed ones too, and scan none",
-    )
-    check.add_argument(
-        "--channels", type=int, choices=(1, 3), default=3, help="of mean and std"
-    )
-    check.add_argument("--seed", type=int, default=0, help="of the sample")
+    quickstart_arguments.add_command(commands)
+    data_arguments.add_check_command(commands)
     doctor = commands.add_parser(
         "doctor",
         help="what is wrong with this installation and machine, and the cure",

@@ -6,7 +6,10 @@ from pathlib import Path
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PLACEHOLDERS = {"N": "0", "C": "7", "PATH": "images", "CHECKPOINT": "weights.torch"}
-_WORDS = ("Source:", "Batch:", "Memory:", "Command", "Expected:", "Measured:")
+_WORDS = (
+    *("Source:", "Batch:", "Memory:", "Command", "Expected:"),
+    *("Tolerance:", "Cost:", "Measured:"),
+)
 METHODS = ("swav", "swav_momentum", "deepcluster_v2", "sela_v2", "simclr_multicrop")
 CLUSTERING = ("deepcluster_v2", "sela_v2")
 
@@ -95,11 +98,18 @@ class ConfigFile:
         return tuple(overrides)
 
 
-FILES = [
+ALL = [
     ConfigFile(path.relative_to(CONFIGS).with_suffix("").as_posix())
     for path in sorted(CONFIGS.rglob("*.yaml"))
-    # Of `vissl-swav table` and of detectron2, not of hydra.
-    if not {"recipes", "detection"} & set(path.parts)
+]
+# Not those of `vissl-swav table` and of detectron2.
+_NOT_HYDRAS = ("benchmark/recipes/", "benchmark/detection/")
+FILES = [file for file in ALL if not file.name.startswith(_NOT_HYDRAS)]
+# What evaluates a checkpoint, detection too.
+EVALUATIONS = [
+    file
+    for file in ALL
+    if file.name.startswith("benchmark/") and "/recipes/" not in file.name
 ]
 BASES = [file for file in FILES if file.is_base]
 RUNS = [file for file in FILES if file.is_run]

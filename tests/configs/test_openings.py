@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from config_catalogue import BASES, CONFIGS, FILES, OVERLAYS, RUNS
+from config_catalogue import BASES, CONFIGS, EVALUATIONS, FILES, OVERLAYS, RUNS
 
 WORDS = ("title", "Source", "Batch", "Command", "Expected", "Measured")
 BATCH = re.compile(r"(\d+) images x (\d+) \w+ x (\d+) machines? = (\d+)")
@@ -56,6 +56,20 @@ def test_opening_has_all_its_parts(file):
     wanted = (*WORDS, "Memory") if file.clusters else WORDS
     missing = [word for word in wanted if not file.opening.get(word)]
     assert not missing, f"{file.name}.yaml opens without {missing}"
+
+
+@pytest.mark.parametrize("file", EVALUATIONS, ids=name)
+def test_evaluations_say_tolerance_and_cost(file):
+    """A tolerance and whose it is; a cost that was measured, or says it was not."""
+    tolerance, cost = file.opening.get("Tolerance", ""), file.opening.get("Cost", "")
+    if file.is_base:
+        assert "see there" in tolerance and "see there" in cost
+        return
+    assert re.search(r"\d|standard deviation", tolerance), "no tolerance"
+    assert re.search(r"our choice|paper|authors|draws", tolerance), "whose is it?"
+    assert re.search(r"estimate, not measured|not timed here|\b20\d\d-\d\d", cost)
+    for word in ("Tolerance", "Cost"):
+        assert f"{word}:" not in file.opening["Expected"]
 
 
 @pytest.mark.parametrize("file", FILES, ids=name)

@@ -140,6 +140,8 @@ def test_numbers_that_belong_to_names_are_no_labels(tmp_path):
         ("a.png 1\nb.png\n", "line 2 of .*no label .b.png., but 1 of 2 lines have one"),
         ("a.png\nb.png 1\n", "line 1 of .*no label .a.png., but 1 of 2"),
         ("a.png 1\nb.png -1\n", "line 2 of .*the label -1; labels count from 0"),
+        ("a.png 9999999999999999999\n", "line 1 of .*the label 9+; .* 18 digits"),
+        ("a.png 1\nb.png " + "9" * 5000, "line 2 of .*the label 9{30}; labels"),
         (
             "gone.png\na.png\n",
             "gone.png, named in .*does not exist .1 of 2.*typing|moun",
@@ -279,6 +281,7 @@ def test_patterns_that_cannot_be_right(shards, pattern, said):
         ),
         ({"a.png": 0, "a.cls": b"cat"}, "a.cls in .* holds b'cat'; wanted a whole num"),
         ({"a.png": 0, "a.cls": b"-2"}, "holds b'-2'"),
+        ({"a.png": 0, "a.cls": b"9" * 19}, "of 18 digits at most"),
     ],
 )
 def test_shards_that_cannot_be_right(tmp_path, members, said):

@@ -145,6 +145,9 @@ def test_safetensors_with_head_and_prototypes(big, vissl_model, tmp_path):
     found = weights.load(out)
     own = vissl_model.state_dict()
     assert found.counts == {"trunk": 318, "head": 9, "prototypes": 1}
+    # As any other file that is written: not for its owner alone.
+    (tmp_path / "any").touch()
+    assert out.stat().st_mode == (tmp_path / "any").stat().st_mode
     for name, value in found.tensors.items():
         old = (
             f"trunk._feature_blocks.{name}"
@@ -335,7 +338,10 @@ def test_onnx_without_its_packages(run, tmp_path, capsys, monkeypatch):
 def test_a_run_of_ours_to_tensors(run, tmp_path, capsys):
     """Ours has a small stem: torchvision's names, but no function of torchvision's."""
     out = written(run, "torchvision", tmp_path, suffix=".pth")
-    assert "to load" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "to load" not in said and said.count("note: ") == 1
+    assert re.search(r"this ResNet \(conv1 \d+x3x3x3, basic blocks 2-2-2-2\);", said)
+    assert f'vissl_swav.predictor("{out}") builds it' in said
     own = own_features(run, torch.randn(1, 3, 24, 24))[3].model.trunk.state_dict()
     found = torch.load(out)
     assert {f"_feature_blocks.{n}" for n in found} == set(own)
@@ -396,6 +402,13 @@ def test_a_trunk_that_only_its_config_describes(run, tmp_path, capsys):
     arguments = ("--to", "torchscript", "-o", out, "--config", tmp_path / "bgr.yaml")
     assert weight_files.export(run, *arguments) == 2
     assert "gives other features" in capsys.readouterr().err and not out.exists()
+
+
+@pytest.mark.parametrize("to", ["torchvision", "safetensors", "torchscript", "vissl"])
+def test_a_name_without_an_ending(to, run, tmp_path):
+    out = written(run, to, tmp_path, suffix="")
+    if to != "torchscript":
+        assert weights.load(out).counts["trunk"] > 100
 
 
 @pytest.mark.parametrize(

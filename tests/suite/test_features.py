@@ -92,6 +92,43 @@ def test_labels_that_are_no_whole_numbers_are_refused(tmp_path):
         features.load(tmp_path, "train", "res5avg")
 
 
+@pytest.mark.parametrize(
+    ("kind", "array"),
+    [
+        ("features", np.zeros((0, 12), np.float32)),
+        ("features", np.zeros((8, 0), np.float32)),
+        ("features", np.float32(1.0)),
+        ("features", np.full((8, 12), "a")),
+        ("targets", np.int64(1)),
+        ("targets", np.full((8, 1), "1")),
+        ("inds", np.int64(3)),
+        ("inds", np.zeros(0, np.int64)),
+        ("inds", np.full(8, "x")),
+    ],
+)
+def test_arrays_of_no_numbers_are_refused(kind, array, tmp_path, capsys):
+    for split in ("train", "test"):
+        feature_files.write(tmp_path, split, *feature_files.blobs(8, 2))
+    np.save(tmp_path / f"rank0_chunk0_train_res5avg_{kind}.npy", array)
+    with pytest.raises(DataError, match="wanted features, targets and numbers of"):
+        features.load(tmp_path, "train", "res5avg")
+    for command in ("knn", "svm"):
+        assert feature_files.command(command, tmp_path) == 2
+        assert str(array.dtype) in capsys.readouterr().err
+
+
+def test_no_images_at_all_are_refused(tmp_path):
+    empty = np.zeros((0, 12), np.float32), np.zeros((0, 1), np.int64)
+    feature_files.write(tmp_path, "train", *empty)
+    with pytest.raises(DataError, match="of one image or more"):
+        features.load(tmp_path, "train", "res5avg")
+    for content in (b"", b"\x93NUMPY\x01\x00v\x00{'descr': ("):
+        file = tmp_path / "rank0_chunk0_train_res5avg_inds.npy"
+        file.write_bytes(content)
+        with pytest.raises(DataError, match="cannot be read"):
+            features.load(tmp_path, "train", "res5avg")
+
+
 def test_a_folder_without_features_is_refused(tmp_path):
     with pytest.raises(DataError, match="extract_features"):
         features.layers(tmp_path)

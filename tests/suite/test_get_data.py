@@ -22,12 +22,13 @@ import voc_files
 from PIL import Image
 
 from vissl_swav import cli, compat
-from vissl_swav.data import class_folders, class_splits, list_images
+from vissl_swav.data import class_folders, class_splits, host_scripts, list_images
 from vissl_swav.data.benchmark_facts import BENCHMARKS, find
 from vissl_swav.data.benchmarks import Archive
 from vissl_swav.data.cifar10 import CLASSES
 from vissl_swav.suite import data_arguments, get_data
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmark_data.md"
 VISSL = pytest.mark.usefixtures("host")
 
@@ -108,6 +109,42 @@ def test_the_page_says_what_the_table_says():
         for config in benchmark.host_configs:
             # Its folder, or the last part of it where a sentence names several.
             assert config.split("/")[-2] in page
+
+
+def test_every_script_of_vissls_is_named(host):
+    """On the page, and by the command for the sets that it does not make itself."""
+    (folder,) = importlib.util.find_spec(
+        "extra_scripts.datasets"
+    ).submodule_search_locations
+    scripts = {
+        path.stem.removeprefix("create_") for path in Path(folder).glob("create_*.py")
+    }
+    rest = PAGE.read_text(encoding="utf-8").partition("## The rest of VISSL's")[2]
+    named = set(re.findall(r"`(\w+_(?:data_files|dataset))`", rest))
+    assert len(scripts) > 20 and named == scripts
+    told = set(host_scripts._SCRIPTS.values())
+    above = rest.partition("The scripts of the sets above")[2]
+    assert told == {script for script in scripts if f"`{script}`" not in above}
+    root = Path(importlib.util.find_spec("configs").submodule_search_locations[0])
+    for group in re.findall(
+        r"`((?:linear|low_shot|robust|instance)\w+(?:/\w+)?)`", rest
+    ):
+        assert (root / "config" / "benchmark" / group).is_dir(), group
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Caltech-101", "extra_scripts.datasets.create_caltech101_data_files"),
+        ("imagenet_a", "create_imagenet_a_data_files"),
+        ("svhn", 'torchvision.datasets.SVHN("LOCAL", download=True)'),
+        ("copydays", "VISSL has no script for it"),
+        ("places365", "with 365 classes in its head"),
+    ],
+)
+def test_other_sets_are_told_what_makes_them(name, said, run):
+    code, _, errors = run(name)
+    assert code == 2 and said in errors and "Did you mean" not in errors
 
 
 def test_the_commands_of_the_page_are_commands():
@@ -441,6 +478,33 @@ def test_the_hosts_configs_read_what_is_made(tmp_path, run):
                 (file.read_bytes(), classes.index(label))
                 for label, file in expected[split]
             )
+
+
+@VISSL
+@pytest.mark.parametrize("percent", [1, 10])
+def test_the_command_of_our_config_reads_a_drawn_subset(percent, tmp_path, run):
+    """As the YAML's head has it, on what `vissl-swav data` has made."""
+    from vissl.data import build_dataset
+
+    from vissl_swav.host import launch
+
+    local, out = tmp_path / "imagenet", tmp_path / "out"
+    benchmark_files.imagenet(local)
+    name = f"imagenet_{percent}percent"
+    assert run(name, "--from", local, "--out", out, "--draw")[0] == 0
+    file = CONFIGS / "benchmark" / "semi_supervised" / f"{name}.yaml"
+    head = file.read_text(encoding="utf-8").partition("# Expected:")[0]
+    assert f"vissl-swav data {name}" in " ".join(head.split())
+    command = re.findall(r"config[.=]\S+=?\S*", head.partition("# Command:")[2])
+    _, cfg = launch.compose([word.replace("PATH/", f"{out}/") for word in command])
+    for key, split in (("TRAIN", "train"), ("TEST", "val")):
+        dataset = build_dataset(cfg, key)
+        dataset.load_labels()
+        paths = dataset.data_objs[0].get_image_paths()
+        assert sorted(paths) == sorted(map(str, (out / split).rglob("*.JPEG")))
+        classes = sorted(folder.name for folder in (out / split).iterdir())
+        found = [classes[int(label)] for label in dataset.label_objs[0]]
+        assert found == [Path(path).parent.name for path in paths]
 
 
 @pytest.mark.parametrize(

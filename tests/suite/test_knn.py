@@ -1,6 +1,8 @@
 """`vissl-swav knn`: from a folder of features and from a config."""
 
 import json
+import os
+from types import SimpleNamespace
 
 import feature_files
 import host_runs
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from vissl_swav.data.errors import DataError
-from vissl_swav.suite import features, knn
+from vissl_swav.suite import feature_command, features, knn
 from vissl_swav.suite.features import FeatureSet
 
 
@@ -89,9 +91,6 @@ def test_labels_that_do_not_fit_are_refused(folder):
     none = FeatureSet(test.features, torch.full((40,), -1))
     with pytest.raises(DataError, match="no image with a label"):
         knn.evaluate(train, none)
-    if not torch.cuda.is_available():
-        with pytest.raises(DataError, match="no CUDA device"):
-            knn.evaluate(train, test, device="cuda")
 
 
 def test_the_command_on_a_folder(folder, capsys):
@@ -119,7 +118,10 @@ def test_the_command_on_a_folder(folder, capsys):
         (["{}", "more"], "wanted a folder of features, or a config"),
         (["{}/none"], "is no folder"),
         (["{}", "--out", "{}/none/knn.json"], "there is no folder"),
+        (["{}", "--out", "{}"], "is a folder; wanted the name of a file"),
         (["{}", "--device", "tpu"], "tpu"),
+        (["{}", "--device", "meta"], "wanted auto, cpu or cuda"),
+        (["{}", "--device", "mps"], "wanted auto, cpu or cuda"),
     ],
 )
 def test_bad_input_ends_with_a_message(folder, capsys, arguments, message):
@@ -127,6 +129,49 @@ def test_bad_input_ends_with_a_message(folder, capsys, arguments, message):
     assert feature_files.command("knn", *given) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
     assert not (folder / "knn.json").exists()
+
+
+def test_a_bad_name_is_told_before_the_work(folder, tmp_path, capsys, monkeypatch):
+    def extract(*_):
+        raise AssertionError("the features were extracted first")
+
+    monkeypatch.setattr(feature_command, "_extract", extract)
+    before = sorted(folder.iterdir())
+    assert feature_files.command("knn", "config=any", "--out", folder) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert sorted(folder.iterdir()) == before
+    assert not list(tmp_path.parent.glob(f".{tmp_path.name}*"))
+    # As /dev/null and /dev/stdout are not: writing would put a file in their place.
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
+    assert feature_files.command("knn", folder, "--out", pipe) == 2
+    assert "is no plain file" in capsys.readouterr().err and pipe.is_fifo()
+    monkeypatch.setenv("HOME", str(folder))
+    assert feature_files.command("knn", folder, "--k", 3, "--out", "~/mine.json") == 0
+    assert json.loads((folder / "mine.json").read_text())["command"] == "knn"
+
+
+@pytest.mark.parametrize(
+    ("given", "of_config", "wanted"),
+    [
+        ([], True, "cosine"),
+        ([], False, "inner product"),
+        (["--inner-product"], True, "inner product"),
+        (["--inner-product"], False, "inner product"),
+    ],
+)
+def test_the_command_line_goes_before_the_config(
+    folder, monkeypatch, given, of_config, wanted
+):
+    settings = SimpleNamespace(
+        num_neighbors=(3,), temperatures=(0.1,), unit_length=of_config
+    )
+    extracted = (folder, ["res5avg"], settings)
+    monkeypatch.setattr(feature_command, "_extract", lambda *_: extracted)
+    assert feature_files.command("knn", "config=any", "--k", 5, *given) == 0
+    found = json.loads((folder / "knn.json").read_text())["layers"]["res5avg"]
+    assert found["similarity"] == wanted
+    assert [result["k"] for result in found["results"]] == [5]
 
 
 def test_features_that_are_not_finite_end_with_a_message(folder, capsys):

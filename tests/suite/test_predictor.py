@@ -197,6 +197,38 @@ def test_nets_that_cannot_be_built_are_told(change, words, tmp_path):
         predictor(path, device="cpu")
 
 
+def test_numbers_as_arrays_and_tensors(file, picture):
+    wanted = predictor(file, mean=[0.5, 0.4, 0.3], std=[0.2] * 3, device="cpu")
+    found = predictor(
+        file,
+        mean=np.array([0.5, 0.4, 0.3]),  # pyright: ignore[reportArgumentType]
+        std=torch.full((3,), 0.2),  # pyright: ignore[reportArgumentType]
+        device="cpu",
+    )
+    torch.testing.assert_close(found.transform(picture), wanted.transform(picture))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"size": 0}, "size is 0; wanted a whole number"),
+        ({"size": -5}, "size is -5"),
+        ({"size": (64, 64)}, r"size is \(64, 64\)"),
+        ({"mean": [0.5]}, r"mean is \[0.5\]; wanted 3 numbers"),
+        ({"mean": 0.5}, "mean is 0.5; wanted 3 numbers"),
+        ({"std": [0, 0, 0]}, "wanted 3 numbers above 0"),
+        ({"device": "gpu"}, "wanted auto, cpu or cuda"),
+        ({"device": "meta"}, "wanted auto, cpu or cuda"),
+        ({"device": "cuda:99"}, "torch sees (no GPU|only)"),
+    ],
+)
+@pytest.mark.parametrize("source", ["file", "run"])
+def test_what_cannot_be_is_told(source, given, words, request):
+    path = request.getfixturevalue(source)
+    with pytest.raises((WeightsError, StartError), match=words):
+        predictor(path, **{"device": "cpu", **given})
+
+
 def test_what_is_no_image_is_told(file, tmp_path):
     model = predictor(file, device="cpu")
     (tmp_path / "a.png").write_bytes(b"no image")
@@ -206,6 +238,14 @@ def test_what_is_no_image_is_told(file, tmp_path):
         model(torch.randn(1, 8, 8))
     with pytest.raises(TypeError, match="wanted a PIL image"):
         model(3)
+    with pytest.raises(UnreadableImage, match="it is a folder"):
+        model(tmp_path)
+    with pytest.raises(ValueError, match="got no image"):
+        model([])
+    for batch in (torch.zeros(2, 1, 8, 8), torch.zeros(0, 3, 8, 8)):
+        for kind in (torch.float32, torch.uint8):
+            with pytest.raises(ValueError, match=r"wanted one or more images of 3 ch"):
+                model(batch.to(kind))
     with pytest.raises(OSError, match="gone.png"):
         model(tmp_path / "gone.png")
     with pytest.raises(StartError, match="there is no checkpoint"):

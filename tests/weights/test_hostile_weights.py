@@ -2,6 +2,8 @@
 
 import io
 import pickle
+import re
+import warnings
 
 import hostile_files
 import pytest
@@ -63,6 +65,53 @@ def test_a_file_that_needs_more_says_how_to_go_on(tmp_path, monkeypatch):
     assert set(weights.load(path).trunk) == set(TRUNK)
 
 
+@pytest.mark.parametrize("name", ["weights.pth", "weights", "weights.safetensors"])
+@pytest.mark.parametrize("kind", ["torch", "safetensors"])
+def test_a_file_is_what_its_first_bytes_say(kind, name, tmp_path):
+    whole = plain(TRUNK) if kind == "torch" else safetensors.torch.save(TRUNK)
+    (tmp_path / name).write_bytes(whole)
+    found = weights.load(tmp_path / name).trunk
+    assert all(torch.equal(found[key], TRUNK[key]) for key in TRUNK)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"MODEL:\n  TRUNK: resnet\n", "a text file, .* begins 'MODEL: TRUNK: resnet'"),
+        ("<!DOCTYPE html>Gr\u00fc\u00dfe".encode() * 20, "begins '<!DOCTYPE html>"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"\x93NUMPY\x01\x00v\x00", r"begins with the bytes b'\\x93NUMPY"),
+        ((1 << 40).to_bytes(8, "little") + b"{}", "begins with the bytes"),
+    ],
+)
+def test_files_of_other_kinds_are_told(content, words, tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=words) as caught:
+        weights.load(path)
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_program_says_how_its_tensors_are_had(tmp_path, monkeypatch):
+    """What the message says is done, and loads."""
+    monkeypatch.chdir(tmp_path)
+    net = weight_files.resnet()
+    path = weight_files.saved(weight_files.trunk_of(net), tmp_path / "net.pth")
+    out = tmp_path / "net.pt"
+    assert weight_files.export(path, "--to", "torchscript", "-o", out) == 0
+    with pytest.raises(WeightsError, match="is a TorchScript program") as caught:
+        weights.load(out)
+    code = re.search(r"torch\.save\(.*\)", str(caught.value))[0].replace("NEW", "'new'")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        exec(code)
+    found = weights.load("new").trunk
+    wanted = weights.load(path).trunk
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
 def test_every_cut_of_a_file_is_told(tmp_path):
     whole = plain(TRUNK)
     path = tmp_path / "cut.pth"
@@ -86,6 +135,11 @@ def test_seeded_damage(suffix, tmp_path):
 def test_no_file(name, tmp_path):
     with pytest.raises(WeightsError, match="cannot be opened|is a folder"):
         weights.load(tmp_path / name)
+
+
+def test_an_address():
+    with pytest.raises(WeightsError, match="https://a.org/b.pth is an address; downl"):
+        weights.load("https://a.org/b.pth")
 
 
 def sharded(folder):

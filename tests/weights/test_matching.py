@@ -204,3 +204,13 @@ def test_half_precision_is_brought_to_the_models(tmp_path):
     weights.load_into(model, weight_files.saved(state, tmp_path / "a.pth"), report=None)
     assert model.conv1.weight.dtype == torch.float32
     torch.testing.assert_close(model.conv1.weight, NET.conv1.weight, atol=1e-3, rtol=0)
+
+
+def test_what_was_loaded_says_which_part(file):
+    model = weight_files.resnet(seed=9)
+    loaded = weights.load(file, "trunk")
+    with pytest.raises(WeightsError, match="part is 'head', but what was loaded"):
+        weights.load_into(model, loaded, "head")
+    for part in (None, "trunk"):
+        found = weights.load_into(model, loaded, part, report=None)
+        assert (found.part, found.share) == ("trunk", 1)

@@ -11,6 +11,7 @@ import difflib
 
 from vissl_swav.data.benchmarks import FOLDER, LISTS, Archive, Benchmark
 from vissl_swav.data.errors import DataError
+from vissl_swav.data.host_scripts import how_to_make
 
 _TFDS = "tensorflow.org/datasets/catalog"
 _READ_PAGE = "not stated where the figures are from; read the page before use"
@@ -357,17 +358,13 @@ def find(name: str) -> Benchmark:
     """The data set of that name.
 
     Raises:
-        DataError: there is none; names the nearest.
+        DataError: there is none; names the nearest, or what else makes it.
     """
     if name in BENCHMARKS:
         return BENCHMARKS[name]
     near = difflib.get_close_matches(name.lower(), BENCHMARKS, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]}? " if near else ""
-    if name.lower() == "places365":
-        hint = (
-            "Places365 is another data set than the paper's Places205: 365 classes, "
-            "other images, so that figures on it cannot stand beside the paper's. "
-        )
+    hint = how_to_make(name) or hint
     raise DataError(
         f"there is no benchmark data set {name!r}. {hint}Wanted one of: "
         f"{', '.join(BENCHMARKS)}."

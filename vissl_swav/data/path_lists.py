@@ -15,6 +15,7 @@ from vissl_swav.data.errors import DataError
 TEXT_FORM = "wanted one path a line, or path, space or tab, and a whole number as label"
 # Names that are looked up when a list is opened: all would take minutes on a slow disk.
 MAX_LOOKED_UP = 64
+MAX_DIGITS = 18  # Of a label.
 _LABELLED = re.compile(r"^(?P<path>.*\S)\s+(?P<label>[+-]?\d+)$")
 
 
@@ -101,10 +102,13 @@ def _labelled(
                 f"line {number} of {file} has no label ({line}), but {have} of "
                 f"{len(matches)} lines have one. Give every line a label, or none."
             )
-        label = int(match["label"])
+        text = match["label"]
+        # int64 holds no more; Python itself refuses 4300 digits.
+        label = int(text) if len(text) <= MAX_DIGITS else -1
         if label < 0:
             raise DataError(
-                f"line {number} of {file} has the label {label}; labels count from 0."
+                f"line {number} of {file} has the label {text[:30]}; labels count from "
+                f"0 and have {MAX_DIGITS} digits at most."
             )
         paths.append(match["path"])
         labels.append(label)

@@ -21,6 +21,7 @@ import numpy as np
 from vissl_swav.data.errors import DataError
 from vissl_swav.data.folders import IMAGE_SUFFIXES
 from vissl_swav.data.packed_strings import PackedStrings, checked_index
+from vissl_swav.data.path_lists import MAX_DIGITS
 
 COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tar.zst")
 SLOW_SECONDS = 2.0
@@ -251,12 +252,13 @@ def _label(shard: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
     text = b"" if file is None else file.read()
     try:
         label = int(text)
-        if label >= 0:
+        if 0 <= label < 10**MAX_DIGITS:
             return label
     except ValueError:
         pass
     raise DataError(
-        f"{member.name} in {shard} holds {text[:20]!r}; wanted a whole number from 0."
+        f"{member.name} in {shard} holds {text[:20]!r}; wanted a whole number from 0, "
+        f"of {MAX_DIGITS} digits at most."
     )
 
 

@@ -21,6 +21,7 @@ from vissl_swav.compat.checkpoint_loading import load_checkpoint
 from vissl_swav.core.prototypes import normalize_rows_
 from vissl_swav.host.errors import StartError
 from vissl_swav.host.settings.saved_run import SavedRun, saved_run
+from vissl_swav.suite.device import find_device
 
 CONFIG_NAME = "train_config.yaml"
 CHECKPOINT_NAME = "checkpoint.torch"
@@ -72,11 +73,11 @@ def load_model(
 
     Raises:
         StartError: a file is missing, broken, would run code, or does not hold the
-            model that the config describes.
+            model that the config describes; or no such device.
     """
     file = find_checkpoint(checkpoint)
     run = read_config(config or file.parent / CONFIG_NAME)
-    place = _device(device)
+    place = find_device(device)
     weights = _weights(file)
     model = _built(run)
     _load(model, weights, file)
@@ -241,15 +242,3 @@ def _prototypes(model: Any, run: SavedRun, file: Path) -> list[Tensor]:
             f"{list(run.num_prototypes)}; take both of one run."
         )
     return [normalize_rows_(C) for C in found]
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise StartError(f"--device is {name!r}; wanted auto, cpu or cuda.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise StartError("--device is cuda, but torch sees no GPU; take --device cpu.")
-    return device

@@ -1,4 +1,4 @@
-"""Arguments of `vissl-swav data`; imports nothing heavy."""
+"""Arguments of `vissl-swav data` and `data-check`; imports nothing heavy."""
 
 import argparse
 from typing import Any
@@ -51,6 +51,37 @@ def add_command(commands: Any) -> None:
         metavar="N",
         help="images of each split to decode for the check (200)",
     )
+
+
+def add_check_command(commands: Any) -> None:
+    """Adds `data-check` to the parser's sub-commands."""
+    check = commands.add_parser(
+        "data-check",
+        help="decode a sample of some images: sizes, kinds, classes, broken files",
+        description="Exit code 1 if an image cannot be read, 2 for bad input.",
+    )
+    check.add_argument(
+        "path",
+        metavar="PATH",
+        help="a folder of images, with class folders or without, or with train/ and "
+        "test/ or val/; a .txt or .npy list; a .tar, a folder of them, "
+        "or shards-{000..010}.tar",
+    )
+    amount = check.add_mutually_exclusive_group()
+    amount.add_argument("--all", action="store_true", help="decode every image")
+    amount.add_argument(
+        "--sample", type=int, default=1000, metavar="N", help="images to decode (1000)"
+    )
+    check.add_argument(
+        "--shards",
+        type=int,
+        metavar="N",
+        help="look into N of many tar shards, compressed ones too, and scan none",
+    )
+    check.add_argument(
+        "--channels", type=int, choices=(1, 3), default=3, help="of mean and std"
+    )
+    check.add_argument("--seed", type=int, default=0, help="of the sample")
 
 
 def _count(text: str) -> int:

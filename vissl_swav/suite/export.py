@@ -19,6 +19,7 @@ from vissl_swav.weights import graph_files, resnet_names, tensor_files
 from vissl_swav.weights.errors import WeightsError
 from vissl_swav.weights.loading import LoadedWeights, load_weights
 from vissl_swav.weights.plain_resnet import torchvision_name
+from vissl_swav.weights.resnet_shape import resnet_shape
 from vissl_swav.weights.whole_file import check_free, whole_file
 
 _ENDINGS = (".torch", ".pth", ".tar", ".pt", ".ckpt", ".bin", ".safetensors", ".pkl")
@@ -78,9 +79,24 @@ def _run(options: argparse.Namespace) -> None:
     config = Path(options.config) if options.config else None
     checked = export_weights(weights, options.to, target, config=config)
     print(f"written: {target} ({target.stat().st_size:,} bytes{checked})")
+    print(_how_to_load(weights, options.to, target))
+
+
+def _how_to_load(weights: LoadedWeights, to: str, target: Path) -> str:
+    """The last line printed: how to load what was written, or that nothing has it."""
     name = torchvision_name(weights.trunk)
-    if name or "{name}" not in _HINTS[options.to]:
-        print("to load: " + _HINTS[options.to].format(name=name, file=target))
+    if name or "{name}" not in _HINTS[to]:
+        return "to load: " + _HINTS[to].format(name=name, file=target)
+    if not resnet_names.is_resnet(weights.trunk):
+        return (
+            "to load: timm.create_model of the transformer that was trained, with "
+            f'num_classes=0, checkpoint_path="{target}"'
+        )
+    return (
+        "note: no function of torchvision or timm builds this ResNet "
+        f"({resnet_shape(weights.trunk) or 'with parts of its own'}); "
+        f'vissl_swav.predictor("{target}") builds it from its tensors'
+    )
 
 
 def export_weights(

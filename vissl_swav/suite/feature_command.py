@@ -6,7 +6,6 @@ for a config: in a process of its own, its output in `log.txt`.
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,8 @@ from vissl_swav import __version__
 from vissl_swav.data.errors import DataError
 from vissl_swav.suite import features
 from vissl_swav.suite.terminal import counting_bars, say
+from vissl_swav.weights.errors import WeightsError
+from vissl_swav.weights.whole_file import check_free, whole_file
 
 if TYPE_CHECKING:
     from vissl_swav.host.settings.frozen_features import FeatureSettings
@@ -78,7 +79,7 @@ def run(
 
     try:
         return _run(command, options, of_layer)
-    except (DataError, StartError, OSError) as error:
+    except (DataError, StartError, WeightsError, OSError) as error:
         say(f"vissl-swav {command}: {error}", "red")
         return 2
     except StageFailed as error:
@@ -91,11 +92,14 @@ def _run(
     options: argparse.Namespace,
     of_layer: Callable[[Job, str], Outcome],
 ) -> int:
+    named = Path(options.out).expanduser() if options.out else None
+    if named:
+        # Before the features are extracted.
+        check_free(named, force=True)
     with counting_bars() as bars:
         job = _job(command, options, bars)
-        out = Path(options.out) if options.out else job.folder / f"{command}.json"
-        if not out.parent.is_dir():
-            raise DataError(f"there is no folder {out.parent} to write {out.name} to.")
+        out = named or job.folder / f"{command}.json"
+        check_free(out, force=True)
         outcomes: dict[str, Outcome] = {}
         seconds: dict[str, float] = {}
         for layer in job.layers:
@@ -111,9 +115,8 @@ def _run(
             for layer, outcome in outcomes.items()
         },
     }
-    scratch = out.with_name(f".{out.name}-{os.getpid()}")
-    scratch.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
-    os.replace(scratch, out)
+    with whole_file(out) as scratch:
+        scratch.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
     Console(file=sys.stdout).print(_table(outcomes))
     say(str(out), "default")
     return 0

@@ -192,12 +192,23 @@ class _Shard(NamedTuple):
     def open(cls, stem: Path) -> "_Shard":
         files = [stem.with_name(f"{stem.name}_{kind}.npy") for kind in _KINDS]
         try:
-            shape = np.load(files[0], mmap_mode="r").shape
-            labels, images = np.load(files[1]), np.load(files[2])
-        except (OSError, ValueError) as error:
+            features = np.load(files[0], mmap_mode="r")
+            arrays = features, np.load(files[1]), np.load(files[2])
+            shapes = [array.shape for array in arrays]
+        # Of a broken header numpy's reader raises whatever parsing it leads to.
+        except Exception as error:
             raise DataError(
                 f"{stem}_*.npy cannot be read ({error}); extract the features again."
             ) from error
+        if not all(_is_numbers(array) for array in arrays):
+            raise DataError(
+                f"{stem}_*.npy hold arrays of the shapes {shapes} and the kinds "
+                f"{[str(array.dtype) for array in arrays]}; wanted features, targets "
+                "and numbers of images, of one image or more. Extract the features "
+                "again."
+            )
+        _, labels, images = arrays
+        shape, images = shapes[0], images.reshape(-1)
         if not shape[0] == len(labels) == len(images):
             raise DataError(
                 f"{stem}_*.npy hold {shape[0]} features, {len(labels)} targets "
@@ -207,7 +218,11 @@ class _Shard(NamedTuple):
         labels = labels.reshape(len(labels), -1)
         if not np.array_equal(labels, labels.astype(np.int64)):
             raise DataError(f"{files[1]} holds labels that are no whole numbers.")
-        return cls(files[0], shape[1:], labels.astype(np.int64), images.reshape(-1))
+        return cls(files[0], shape[1:], labels.astype(np.int64), images)
+
+
+def _is_numbers(array: np.ndarray) -> bool:
+    return array.ndim > 0 and array.size > 0 and array.dtype.kind in "biuf"
 
 
 def _stems(folder: Path, split: str, layer: str) -> list[Path]:

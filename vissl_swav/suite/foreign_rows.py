@@ -19,17 +19,12 @@ from vissl_swav.host.settings.saved_trunk import (
 )
 from vissl_swav.weights.errors import WeightsError
 from vissl_swav.weights.loading import LoadedWeights, load_weights
+from vissl_swav.weights.plain_resnet import stem_padding_of
+from vissl_swav.weights.resnet_shape import resnet_shape
 from vissl_swav.weights.tensor_files import write_vissl
 from vissl_swav.weights.whole_file import whole_file
 
-_BOTTLENECK: dict[tuple[int, ...], int] = {
-    (3, 4, 6, 3): 50,
-    (3, 4, 23, 3): 101,
-    (3, 8, 36, 3): 152,
-}
-_BASIC: dict[tuple[int, ...], int] = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
 _STEM = 64  # Channels of an ImageNet ResNet's first convolution.
-SOLO_LEARN = "solo-learn"
 
 
 def foreign_trunk(file: Path) -> SavedTrunk:
@@ -40,7 +35,7 @@ def foreign_trunk(file: Path) -> SavedTrunk:
     """
     weights = _read(file)
     name, settings, feature_dim = _resnet(weights.trunk, file)
-    if name == "resnet_small" and weights.layout.startswith(SOLO_LEARN):
+    if name == "resnet_small" and stem_padding_of(weights.layout) != 1:
         raise StartError(
             f"{file} is solo-learn's ResNet for small images, whose first convolution "
             "pads by 2: our resnet_small pads by 1 and would give other features."
@@ -82,31 +77,25 @@ def _read(file: Path) -> LoadedWeights:
 
 def _resnet(trunk: Mapping[str, Tensor], file: Path) -> tuple[str, dict[str, int], int]:
     """The host's name of the trunk, its settings and the size of its features."""
-    counts = tuple(
-        len({name.split(".")[1] for name in trunk if name.startswith(f"layer{i}.")})
-        for i in range(1, 5)
-    )
-    stem = trunk.get("conv1.weight")
-    bottleneck = "layer1.0.conv3.weight" in trunk
-    last = trunk.get(f"layer4.0.conv{3 if bottleneck else 2}.weight")
-    if stem is not None and last is not None:
-        channels, kernel = stem.shape[0], stem.shape[-1]
-        inner = trunk["layer1.0.conv2.weight"]
-        plain = inner.shape[0] == inner.shape[1] == channels
-        if bottleneck and counts in _BOTTLENECK and kernel == 7 and plain:
-            settings = {"DEPTH": _BOTTLENECK[counts]}
-            if channels % _STEM == 0:
-                settings["WIDTH_MULTIPLIER"] = channels // _STEM
-                names = {f"RESNETS.{key}": value for key, value in settings.items()}
-                return "resnet", names, last.shape[0]
-        if not bottleneck and counts in _BASIC and kernel == 3:
-            names = {
-                "RESNET_SMALL.DEPTH": _BASIC[counts],
+    shape = resnet_shape(trunk)
+    if shape is not None and shape.depth is not None:
+        channels, kernel = shape.stem[0], shape.stem[-1]
+        is_plain = (shape.width, shape.groups) == (channels, 1)
+        if shape.is_bottleneck and kernel == 7 and is_plain and channels % _STEM == 0:
+            settings = {
+                "RESNETS.DEPTH": shape.depth,
+                "RESNETS.WIDTH_MULTIPLIER": channels // _STEM,
+            }
+            return "resnet", settings, shape.feature_dim
+        if not shape.is_bottleneck and kernel == 3:
+            settings = {
+                "RESNET_SMALL.DEPTH": shape.depth,
                 "RESNET_SMALL.WIDTH": channels,
             }
-            return "resnet_small", names, last.shape[0]
+            return "resnet_small", settings, shape.feature_dim
     raise StartError(
-        f"{file} holds a trunk that the table cannot build (blocks {counts}); wanted "
-        "a ResNet-50, -101 or -152, also a wide one, with a 7x7 stem, or a ResNet-18 "
-        "or -34 with a 3x3 stem; or a run of `vissl-swav train` with its config."
+        f"{file} holds a trunk that the table cannot build ({shape or 'no ResNet'}); "
+        "wanted a ResNet-50, -101 or -152, also a wide one, with a 7x7 stem, or a "
+        "ResNet-18 or -34 with a 3x3 stem; or a run of `vissl-swav train` with its "
+        "config."
     )

@@ -13,6 +13,7 @@ from vissl_swav.core.nearest_neighbors import knn_predict, top_accuracy
 from vissl_swav.core.neighbor_search import Rows
 from vissl_swav.data.errors import DataError
 from vissl_swav.suite import feature_command, features
+from vissl_swav.suite.device import find_device
 from vissl_swav.suite.features import FeatureSet
 
 NUM_NEIGHBORS = (20, 200)
@@ -68,11 +69,12 @@ def evaluate(
 
     Raises:
         DataError: labels of several classes an image, or no labelled image.
+        StartError: no such device.
         ValueError: shapes or numbers that do not fit.
     """
     _check_labels(train, "training")
     _check_labels(test, "test")
-    place = _device(device)
+    place = find_device(device)
     labelled = collective.all_reduce_sum((train.labels >= 0).sum().to(place))
     total = int(labelled)
     if total == 0 or not bool((test.labels >= 0).any()):
@@ -126,19 +128,6 @@ def _check_labels(images: FeatureSet, name: str) -> None:
         )
 
 
-def _device(name: str) -> torch.device:
-    has_cuda = torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda" if has_cuda else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DataError(f"--device is {name}; wanted auto, cpu or cuda.") from error
-    if device.type == "cuda" and not has_cuda:
-        raise DataError(f"--device {name}, but torch sees no CUDA device; take cpu.")
-    return device
-
-
 def main(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code (2 for bad input)."""
     return feature_command.run("knn", options, _of_layer)
@@ -153,7 +142,10 @@ def _of_layer(job: feature_command.Job, layer: str) -> feature_command.Outcome:
         "temperatures": options.temperature or (settings and settings.temperatures),
     }
     given = {name: value for name, value in arguments.items() if value}
-    unit_length = settings.unit_length if settings else not options.inner_product
+    # The command line goes before the config.
+    unit_length = not options.inner_product
+    if settings and unit_length:
+        unit_length = settings.unit_length
     try:
         results = evaluate(
             train,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vissl_swav.data.decoding import EncodedImage
+from vissl_swav.data.decoding import EncodedImage, UnreadableImage
 from vissl_swav.host.settings.saved_run import SavedRun
 from vissl_swav.suite.checkpoint_model import (
     CONFIG_NAME,
@@ -23,6 +23,7 @@ from vissl_swav.suite.checkpoint_model import (
     find_checkpoint,
     load_model,
 )
+from vissl_swav.suite.device import find_device
 from vissl_swav.suite.image_views import CentreView
 from vissl_swav.transforms.image_input import size_of
 from vissl_swav.weights.errors import WeightsError
@@ -58,7 +59,7 @@ class CentreTransform:
         """The view of one image.
 
         Raises:
-            UnreadableImage: a file that is no image.
+            UnreadableImage: a folder, or a file that is no image.
             OSError: no such file.
             TypeError: no image.
             ValueError: a tensor of another shape.
@@ -74,6 +75,8 @@ class CentreTransform:
                 return image.float()
             image = np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
         if isinstance(image, (str, os.PathLike)):
+            if Path(image).is_dir():
+                raise UnreadableImage(os.fspath(image), "it is a folder, no image")
             image = EncodedImage(Path(image).read_bytes(), os.fspath(image))
         return self._view(image, size_of(image))
 
@@ -96,14 +99,25 @@ class Predictor(NamedTuple):
 
         Args:
             images: one image (B is 1), a list of them, or a batch (B, C, H, W).
+
+        Raises:
+            ValueError: no image, or of other channels; or as `CentreTransform`.
         """
         if isinstance(images, Tensor) and images.dim() == 4:
+            channels = self.transform.shape.channels
+            if not len(images) or images.shape[1] != channels:
+                raise ValueError(
+                    f"got a batch of shape {tuple(images.shape)}; wanted one or more "
+                    f"images of {channels} channels: (B, {channels}, height, width)."
+                )
             batch = images
             if not images.is_floating_point():
                 batch = torch.stack([self.transform(image) for image in images])
         else:
             several = isinstance(images, (list, tuple))
             listed = images if several else [images]
+            if not listed:
+                raise ValueError("got no image; wanted one, or a list of one or more.")
             batch = torch.stack([self.transform(image) for image in listed])
         device = next(self.model.parameters()).device
         found = self.model(batch.to(device, torch.float32))
@@ -169,11 +183,16 @@ def predictor(
         config: the run's `train_config.yaml`; by default the one beside the file.
 
     Raises:
-        WeightsError: no weights, or no ResNet and no config that says what it is.
-        StartError: the config does not describe the checkpoint's model.
+        WeightsError: no weights, or no ResNet and no config that says what it is; or
+            a part, size, mean or std that cannot be.
+        StartError: the config does not describe the checkpoint's model, or no such
+            device.
     """
     if part not in ("trunk", "all"):
         raise WeightsError(f"part is {part!r}; wanted trunk or all.")
+    if size is not None and not (isinstance(size, int | np.integer) and size > 0):
+        raise WeightsError(f"size is {size!r}; wanted a whole number of pixels.")
+    place = find_device(device)
     has_head = part == "all"
     file = find_checkpoint(Path(path))
     run = run_config(file, None if config is None else Path(config))
@@ -185,11 +204,28 @@ def predictor(
         model, trunk = build_plain(load_weights(file, part), has_head=has_head)
         side = _SMALL_SIZE if trunk.is_small else _SIZE
         shape = ImageShape(side, trunk.channels, None, None)
-        model = model.to(_device(device))
+        model = model.to(place)
     shape = ImageShape(
-        size or shape.crop_size, shape.channels, mean or shape.mean, std or shape.std
+        shape.crop_size if size is None else int(size),
+        shape.channels,
+        shape.mean if mean is None else _levels("mean", mean, shape.channels),
+        shape.std if std is None else _levels("std", std, shape.channels),
     )
     return Predictor(model, CentreTransform(shape))
+
+
+def _levels(name: str, given: Sequence[float], channels: int) -> list[float]:
+    """A list, tuple, array or tensor of a number a channel."""
+    try:
+        found = [float(value) for value in given]
+    except (TypeError, ValueError):
+        found = []
+    if len(found) != channels or (name == "std" and not min(found) > 0.0):
+        above = " above 0" if name == "std" else ""
+        raise WeightsError(
+            f"{name} is {given!r}; wanted {channels} numbers{above}, one a channel."
+        )
+    return found
 
 
 def run_config(file: Path, config: Path | None) -> Path | None:
@@ -211,9 +247,3 @@ def build_plain(
     padding = stem_padding_of(weights.layout)
     trunk = PlainResNet(weights.trunk, stem_padding=padding)
     return (PlainModel(trunk, weights.tensors) if has_head else trunk), trunk
-
-
-def _device(name: str) -> torch.device:
-    return torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    )

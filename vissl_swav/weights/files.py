@@ -5,7 +5,6 @@ torch's files come through `compat.checkpoint_loading`, which reads data only; t
 part of every layer) or slices (a file a layer), with one file that lists the others.
 """
 
-import os
 import pickle
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -16,9 +15,9 @@ import torch
 from torch import Tensor
 
 from vissl_swav.compat.checkpoint_loading import load_checkpoint
+from vissl_swav.weights import formats
 from vissl_swav.weights.errors import WeightsError
 
-SAFETENSORS = ".safetensors"
 _SLICES = "_layers"
 
 
@@ -62,9 +61,11 @@ def _content(path: Path) -> Any:
             "run's folder."
         )
     try:
-        if path.suffix == SAFETENSORS:
+        if formats.kind_of(path) == formats.SAFETENSORS:
             return _safetensors(path)
-        return load_checkpoint(os.fspath(path), map_location="cpu")
+        # By its name torch would take it for what the ending says.
+        with path.open("rb") as file:
+            return load_checkpoint(file, map_location="cpu")
     except pickle.UnpicklingError as error:
         raise WeightsError(" ".join(str(error).split())) from error
     except MemoryError as error:
@@ -79,9 +80,6 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    # The library's own error for a missing file has no reason in words.
-    with path.open("rb"):
-        pass
     try:
         return load_file(path)
     # A hostile header leads the reader to raise anything.

@@ -86,7 +86,14 @@ def write_onnx(
     with _quiet(), torch.no_grad():
         outputs = _names(len(_tuple(model(example))))
         free = {0: "batch", 2: "height", 3: "width"} if any_size else {0: "batch"}
-        (_newer if newer else _older)(model, example, path, outputs, free)
+        torch.onnx.export(
+            model,
+            (example,),
+            str(path),
+            input_names=[INPUT],
+            output_names=outputs,
+            **(_newer if newer else _older)(outputs, free),
+        )
         return _checked(model, _other_batch(example, any_size), path)
 
 
@@ -95,45 +102,23 @@ def _has_newer_exporter() -> bool:
     return (major, minor) >= (2, 9)
 
 
-def _newer(
-    model: nn.Module,
-    example: Tensor,
-    path: Path,
-    outputs: list[str],
-    free: dict[int, str],
-) -> None:
-    torch.onnx.export(
-        model,
-        (example,),
-        str(path),
-        input_names=[INPUT],
-        output_names=outputs,
-        opset_version=_OPSET,
-        dynamo=True,
-        external_data=False,
-        dynamic_shapes=({axis: torch.export.Dim.DYNAMIC for axis in free},),
-        verbose=False,
-    )
+def _newer(outputs: list[str], free: dict[int, str]) -> dict[str, Any]:
+    return {
+        "opset_version": _OPSET,
+        "dynamo": True,
+        "external_data": False,
+        "dynamic_shapes": ({axis: torch.export.Dim.DYNAMIC for axis in free},),
+        "verbose": False,
+    }
 
 
-def _older(
-    model: nn.Module,
-    example: Tensor,
-    path: Path,
-    outputs: list[str],
-    free: dict[int, str],
-) -> None:
+def _older(outputs: list[str], free: dict[int, str]) -> dict[str, Any]:
     more: dict[str, Any] = {"dynamo": False} if _has_newer_exporter() else {}
-    torch.onnx.export(
-        model,
-        (example,),
-        str(path),
-        input_names=[INPUT],
-        output_names=outputs,
-        opset_version=_OLD_OPSET,
-        dynamic_axes={INPUT: free, **{name: {0: "batch"} for name in outputs}},
+    return {
+        "opset_version": _OLD_OPSET,
+        "dynamic_axes": {INPUT: free, **{name: {0: "batch"} for name in outputs}},
         **more,
-    )
+    }
 
 
 def _names(count: int) -> list[str]:

@@ -83,6 +83,10 @@ def load_weights(
         raise WeightsError(
             f"part is {part!r}; wanted one of {', '.join((*PARTS, 'all'))}."
         )
+    if "://" in os.fspath(path):
+        raise WeightsError(
+            f"{os.fspath(path)} is an address; download the file, and name that."
+        )
     place = Path(path).expanduser()
     try:
         content = layouts.sort(

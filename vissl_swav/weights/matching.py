@@ -77,7 +77,7 @@ class LoadReport:
 def load_into(
     model: nn.Module,
     path: str | os.PathLike[str] | LoadedWeights,
-    part: str = "trunk",
+    part: str | None = None,
     *,
     allow_partial: bool = False,
     trunk_prefix: str | None = None,
@@ -92,22 +92,29 @@ def load_into(
     Args:
         model: changed in place, and only if enough fits.
         path: a file, or what `load_weights` made of one.
-        part: "trunk", "head", "prototypes" or "all".
+        part: "trunk", "head", "prototypes" or "all"; None is the trunk of a file, and
+            the part that was loaded of a `LoadedWeights`.
         allow_partial: load what fits, however little.
         trunk_prefix: as for `load_weights`, of the file.
         report: called with one line such as "318/318 trunk tensors, 10 ignored (head,
             prototypes)"; None is silent.
 
     Raises:
-        WeightsError: as `load_weights`; or less than 95 % of the tensors of model and
-            file together match, and `allow_partial` is not given.
+        WeightsError: as `load_weights`; `part` is not what a `LoadedWeights` holds; or
+            less than 95 % of the tensors of model and file together match, and
+            `allow_partial` is not given.
 
     Warns:
         UserWarning: something was left as it was.
     """
     loaded = path
     if not isinstance(loaded, LoadedWeights):
-        loaded = load_weights(loaded, part, trunk_prefix=trunk_prefix)
+        loaded = load_weights(loaded, part or "trunk", trunk_prefix=trunk_prefix)
+    elif part not in (None, loaded.part):
+        raise WeightsError(
+            f"part is {part!r}, but what was loaded of {loaded.path} is "
+            f"{loaded.part!r}. Give the file itself, or leave part out."
+        )
     own = model.state_dict()
     found = _compare(own, loaded)
     if found.share < LEAST_SHARE and not allow_partial:

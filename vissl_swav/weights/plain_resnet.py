@@ -15,21 +15,15 @@ from torch import Tensor, nn
 from vissl_swav.weights import resnet_names
 from vissl_swav.weights.errors import WeightsError
 from vissl_swav.weights.layouts import SOLO_LEARN
+from vissl_swav.weights.resnet_shape import resnet_shape
 
-_NAMES: dict[tuple[str, tuple[int, ...]], str] = {
-    ("basic", (2, 2, 2, 2)): "resnet18",
-    ("basic", (3, 4, 6, 3)): "resnet34",
-    ("bottleneck", (3, 4, 6, 3)): "resnet50",
-    ("bottleneck", (3, 4, 23, 3)): "resnet101",
-    ("bottleneck", (3, 8, 36, 3)): "resnet152",
-}
-# (width of the first 3x3 convolution, groups, width of the features) -> the name's end.
+# (width, groups, width of the features) -> name, with the depth.
 _WIDTHS = {
-    (64, 1, 2048): "{}",
-    (128, 1, 2048): "wide_{}_2",
+    (64, 1, 512): "resnet{}",
+    (64, 1, 2048): "resnet{}",
+    (128, 1, 2048): "wide_resnet{}_2",
     (128, 32, 2048): "resnext{}_32x4d",
     (256, 32, 2048): "resnext{}_32x8d",
-    (64, 1, 512): "{}",
 }
 _IN_TORCHVISION = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
@@ -130,24 +124,11 @@ def torchvision_name(weights: Mapping[str, Tensor]) -> str | None:
 
     A ResNet by this name takes the weights strictly, its classifier apart.
     """
-    if not resnet_names.is_resnet(weights) or "conv1.weight" not in weights:
+    shape = resnet_shape(weights) if resnet_names.is_resnet(weights) else None
+    if shape is None or shape.depth is None or shape.stem != (64, 3, 7, 7):
         return None
-    bottleneck = "layer1.0.conv3.weight" in weights
-    counts = tuple(
-        len({n.split(".")[1] for n in weights if n.startswith(f"layer{i}.")})
-        for i in range(1, 5)
-    )
-    base = _NAMES.get(("bottleneck" if bottleneck else "basic", counts))
-    width, inner, *_ = _shape(weights, "layer1.0.conv2.weight")
-    last = f"layer4.0.conv{3 if bottleneck else 2}.weight"
-    form = _WIDTHS.get((width, width // max(1, inner), weights[last].shape[0]))
-    if (
-        base is None
-        or form is None
-        or tuple(weights["conv1.weight"].shape) != (*(64, 3, 7, 7),)
-    ):
-        return None
-    name = form.format(base.removeprefix("resnet") if "resnext" in form else base)
+    form = _WIDTHS.get((shape.width, shape.groups, shape.feature_dim), "")
+    name = form.format(shape.depth)
     return name if name in _IN_TORCHVISION else None
 
 

@@ -93,11 +93,15 @@ def write_safetensors(weights: LoadedWeights, path: Path) -> None:
     """Canonical names in the safetensors format."""
     from safetensors.torch import save_file
 
+    # The library makes files that only their owner may read.
+    path.touch()
+    mode = path.stat().st_mode
     save_file(
         _owned(weights.tensors),
         path,
         metadata={"format": "pt", "layout": weights.layout, "part": weights.part},
     )
+    path.chmod(mode)
 
 
 def write_vissl(weights: LoadedWeights, path: Path) -> None:

@@ -21,6 +21,9 @@ def check_free(target: Path, *, force: bool) -> None:
         )
     if target.is_dir():
         raise WeightsError(f"{target} is a folder; wanted the name of a file.")
+    # A device would be replaced, not written to.
+    if target.exists() and not target.is_file():
+        raise WeightsError(f"{target} is no plain file; wanted the name of one.")
     if target.exists() and not force:
         raise WeightsError(
             f"{target} exists; name another file with -o, or overwrite it with --force."
@@ -30,7 +33,9 @@ def check_free(target: Path, *, force: bool) -> None:
 @contextlib.contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
     """A name in the same folder, which becomes `target` once all is on the disk."""
-    scratch = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")
+    # torch names what is in a file by what is before the name's last dot.
+    number = uuid.uuid4().hex[:8]
+    scratch = target.with_name(f".{target.stem}.{number}{target.suffix}")
     try:
         yield scratch
         with scratch.open("rb") as file:
