@@ -330,12 +330,44 @@ class TestData:
         with pytest.raises(DataError, match=words):
             table_data.read("x", tmp_path)
 
-    def test_labels_that_do_not_fit(self, tmp_path):
-        for split in ("train", "test"):
-            np.save(tmp_path / f"{split}_images.npy", np.array(["a", "b"]))
-            np.save(tmp_path / f"{split}_labels.npy", np.array([0]))
-        with pytest.raises(DataError, match="as many of both"):
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"train_labels": np.array([0])}, "as many of both"),
+            ({"train_images": np.arange(6)}, "one text a path"),
+            ({"train_images": np.array([b"a"] * 6)}, "one text a path"),
+            ({"train_images": np.array(["gone.png"] * 6)}, "no such file"),
+            ({"test_images": np.array(["gone.png"] * 6)}, "6 of 6 images tried"),
+            ({"train_labels": np.array(list("001122"))}, "wanted whole numbers"),
+            ({"train_labels": np.array(3)}, "wanted whole numbers"),
+            ({"test_labels": np.arange(6) / 4}, "wanted whole numbers"),
+            ({"train_labels": np.full(6, -1)}, "all are -1"),
+            ({"train_labels": np.arange(6) - 2}, "the label -2"),
+            ({"test_labels": np.arange(6) + 1}, "no training image has: 3, 4, 5, 6"),
+            ({"test_labels": np.eye(6, dtype=int)}, "one label an image in both"),
+            ({"train_labels": np.full((6, 2), 2)}, "with the values 2"),
+        ],
+    )
+    def test_lists_that_cannot_be_used(self, images, tmp_path, changes, words):
+        """Each is one message before a run: the host would take grey images."""
+        files = [str(f) for f in sorted((images / "val").rglob("*.png"))]
+        arrays = {"train_images": np.array(files), "test_images": np.array(files)}
+        labels = np.repeat([0, 1, 2], 2)
+        arrays |= {"train_labels": labels, "test_labels": labels, **changes}
+        for name, array in arrays.items():
+            np.save(tmp_path / f"{name}.npy", array)
+        with pytest.raises(DataError) as error:
             table_data.read("x", tmp_path)
+        assert words in str(error.value)
+
+    def test_a_list_that_was_mended_is_other_data(self, images, tmp_path):
+        files = [str(f) for f in sorted((images / "val").rglob("*.png"))]
+        for split in ("train", "test"):
+            np.save(tmp_path / f"{split}_images.npy", np.array(files))
+            np.save(tmp_path / f"{split}_labels.npy", np.repeat([0, 1, 2], 2))
+        before = table_data.read("x", tmp_path)
+        np.save(tmp_path / "train_images.npy", np.array(files[::-1]))
+        assert table_data.read("x", tmp_path).identity != before.identity
 
     def test_a_pickle_in_place_of_a_list_is_not_read(self, tmp_path):
         np.save(tmp_path / "train_images.npy", np.array([{"a": 1}], dtype=object))

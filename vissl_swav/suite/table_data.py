@@ -12,8 +12,9 @@ import numpy as np
 from vissl_swav.data import folders, subsets
 from vissl_swav.data.errors import DataError
 from vissl_swav.host.quoting import quoted
+from vissl_swav.suite import table_lists
 from vissl_swav.suite.recipe import Recipe, Subset
-from vissl_swav.suite.table_rows import Row
+from vissl_swav.suite.table_rows import Row, digest_of
 
 _SPLITS = (("train",), ("test", "val"))
 
@@ -170,40 +171,13 @@ def data_set(
 
 
 def _lists(name: str, path: Path) -> DataSet:
-    splits, classes = [], []
-    for names in _SPLITS:
-        stem = next((s for s in names if (path / f"{s}_images.npy").is_file()), None)
-        if stem is None:
-            raise DataError(
-                f"{path} has train_images.npy but no test_images.npy or val_images.npy."
-            )
-        images, labels = path / f"{stem}_images.npy", path / f"{stem}_labels.npy"
-        if not labels.is_file():
-            raise DataError(f"{path} has {images.name} but no {labels.name}.")
-        listed, marks = _array(images), _array(labels)
-        if len(listed) != len(marks) or not len(listed):
-            raise DataError(
-                f"{images} has {len(listed)} entries and {labels.name} {len(marks)}; "
-                "wanted as many of both, and at least one."
-            )
-        splits.append(Split(images, labels, len(listed)))
-        classes.append(marks.shape[1] if marks.ndim == 2 else int(marks.max()) + 1)
-    digest = _identity(str(path), *(_file_digest(s.labels) for s in splits))
-    return DataSet(name, splits[0], splits[1], max(classes), digest)
-
-
-def _array(file: Path) -> np.ndarray:
-    try:
-        return np.load(file, allow_pickle=False, mmap_mode="r")
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(
-            f"{file} cannot be read as a NumPy array ({error}); wanted the lists that "
-            "the host's extra_scripts/datasets write."
-        ) from error
-
-
-def _file_digest(file: Path | None) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file is not None else ""
+    lists = [table_lists.read(path, names) for names in _SPLITS]
+    table_lists.check_together(*lists)
+    files = [file for one in lists for file in (one.images, one.labels)]
+    digest = _identity(str(path), *map(digest_of, files))
+    splits = [Split(one.images, one.labels, len(one.marks)) for one in lists]
+    classes = max(one.num_classes for one in lists)
+    return DataSet(name, splits[0], splits[1], classes, digest)
 
 
 def _identity(*parts: str) -> str:
@@ -241,14 +215,17 @@ def take_subset(data: DataSet, subset: Subset, folder: Path) -> DataSet:
 def _subset_split(data: DataSet, target: Path) -> Split:
     if data.train.labels is not None:
         images, labels = target / "train_images.npy", target / "train_labels.npy"
-        return Split(images, labels, len(_array(images)))
+        return Split(images, labels, len(table_lists.array(images)))
     count = sum(map(len, folders.list_images(target).values()))
     return Split(target, None, count)
 
 
 def _sublists(data: DataSet, subset: Subset, target: Path) -> None:
     assert data.train.labels is not None
-    images, labels = _array(data.train.images), np.asarray(_array(data.train.labels))
+    images, labels = (
+        table_lists.array(data.train.images),
+        np.asarray(table_lists.array(data.train.labels)),
+    )
     if labels.ndim != 1:
         raise DataError(
             f"{data.train.labels} holds {labels.shape[1]} labels an image; a part by "

@@ -73,7 +73,7 @@ def checkpoint_rows(given: Sequence[str]) -> list[Row]:
             lone = methods.count(trunk.method) == 1
             name = trunk.method if lone else f"{trunk.method} {_place(file)}"
         foreign = not (file.parent / CONFIG_NAME).exists()
-        named.append(Row(name, trunk, file, _digest(file), is_foreign=foreign))
+        named.append(Row(name, trunk, file, digest_of(file), is_foreign=foreign))
     names = [row.name for row in named]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -138,7 +138,8 @@ def _place(file: Path) -> str:
     return (telling or parents or [file.name])[0]
 
 
-def _digest(file: Path) -> str:
+def digest_of(file: Path) -> str:
+    """SHA-256 of what a file holds."""
     digest = hashlib.sha256()
     with file.open("rb") as opened:
         while block := opened.read(2**20):
