@@ -83,7 +83,7 @@ def _rows(recipe: Recipe, options: argparse.Namespace) -> list[Row]:
         )
     rows = checkpoint_rows(options.checkpoints)
     if not options.only_checkpoints:
-        rows += other_rows(recipe.rows, rows[0], options.seed)
+        rows += other_rows(recipe.rows, rows, options.seed)
     return rows
 
 

@@ -92,13 +92,24 @@ def ready(row: Row, out: Path) -> Row:
 
 
 def other_rows(
-    rows: Mapping[str, Benchmark | None], first: Row, seed: int
+    rows: Mapping[str, Benchmark | None], checkpoints: Sequence[Row], seed: int
 ) -> list[Row]:
-    """The recipe's own rows, on the trunk of the first checkpoint."""
+    """The recipe's own rows, on the trunk of the first checkpoint.
+
+    Raises:
+        StartError: a checkpoint has the name of one of them.
+    """
+    for row in checkpoints:
+        if row.name in rows:
+            raise StartError(
+                f"a checkpoint's row is called {row.name}, as a row of the recipe is; "
+                "give it another name: NAME=PATH, or leave the recipe's rows out "
+                "(--only-checkpoints)."
+            )
+    trunk = checkpoints[0].trunk
     return [
-        Row(name, first.trunk, None, f"{name}: random weights of seed {seed}", training)
+        Row(name, trunk, None, f"{name}: random weights of seed {seed}", training)
         for name, training in rows.items()
-        if name != first.name
     ]
 
 
