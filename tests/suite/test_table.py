@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 
 import host_runs
 import numpy as np
@@ -172,6 +174,8 @@ def test_a_foreign_folder_is_left_alone(made, runs, tmp_path, capsys):
         (("{run}", "--suite", "{recipe}", "--data", "mian=x"), "does not have"),
         (("{run}", "--suite", "{recipe}", "--data", "x"), "wanted NAME=PATH"),
         (("{run}", "{run}"), "two rows are called"),
+        (("a={run}", "random trunk={run}"), "as a row of the recipe is"),
+        (("supervised={run}",), "as a row of the recipe is"),
         (("{run}", "--processes", "-1"), "wanted at least 1"),
         (("{run}", "--suite", "crops"), "takes no checkpoint"),
     ],
@@ -295,6 +299,19 @@ class TestData:
         assert len({whole.identity, few.identity, share.identity}) == 3
         again = table_data.take_subset(whole, Subset(2, None, 0), tmp_path)
         assert again == few
+
+    def test_rows_that_draw_at_once(self, images, tmp_path):
+        """As the jobs of a table do that run in parallel: each finds all of it."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["vissl_swav.suite.table_data"])
+        pool = ProcessPoolExecutor(
+            3, context, table_fakes.draw_at_once, (context.Barrier(3),)
+        )
+        with pool:
+            tasks = [pool.submit(table_fakes.draw, images, tmp_path) for _ in range(3)]
+            assert [task.result(60) for task in tasks] == [6] * 3
+        (drawn,) = tmp_path.iterdir()
+        assert len(list(drawn.rglob("*.png"))) == 6
 
     def test_more_than_there_are(self, images, tmp_path):
         whole = table_data.read("main", images)

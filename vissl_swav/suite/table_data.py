@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from vissl_swav.data import folders, subsets
 from vissl_swav.data.errors import DataError
+from vissl_swav.data.new_folder import new_folder
 from vissl_swav.host.quoting import quoted
 from vissl_swav.suite import table_lists
 from vissl_swav.suite.recipe import Recipe, Subset
@@ -193,23 +193,29 @@ def take_subset(data: DataSet, subset: Subset, folder: Path) -> DataSet:
     amount = f"{subset.per_class}-a-class" if subset.per_class else f"{subset.share:g}"
     target = folder / f"{data.name}-{data.identity[:6]}-{amount}-seed{subset.seed}"
     if not target.exists():
-        scratch = target.with_name(f".{target.name}-unfinished")
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.parent.mkdir(parents=True, exist_ok=True)
-        if data.train.labels is None:
-            subsets.subsample_folder(
-                data.train.images,
-                scratch,
-                per_class=subset.per_class,
-                share=subset.share,
-                seed=subset.seed,
-            )
-        else:
-            _sublists(data, subset, scratch)
-        scratch.rename(target)
+        try:
+            with new_folder(target) as scratch:
+                _draw(data, subset, scratch)
+        except (OSError, DataError):
+            # Rows that run at once draw the same: whoever was first is as good.
+            if not target.exists():
+                raise
     train = _subset_split(data, target)
     identity = _identity(data.identity, target.name)
     return DataSet(data.name, train, data.test, data.num_classes, identity)
+
+
+def _draw(data: DataSet, subset: Subset, folder: Path) -> None:
+    if data.train.labels is not None:
+        _sublists(data, subset, folder)
+        return
+    subsets.subsample_folder(
+        data.train.images,
+        folder,
+        per_class=subset.per_class,
+        share=subset.share,
+        seed=subset.seed,
+    )
 
 
 def _subset_split(data: DataSet, target: Path) -> Split:
@@ -243,7 +249,6 @@ def _sublists(data: DataSet, subset: Subset, target: Path) -> None:
             )
         chosen.append(generator.permutation(places)[:count])
     order = np.sort(np.concatenate(chosen))
-    target.mkdir(parents=True)
     np.save(target / "train_images.npy", np.asarray(images)[order])
     np.save(target / "train_labels.npy", labels[order])
 
