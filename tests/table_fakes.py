@@ -134,8 +134,8 @@ def draw_at_once(barrier):
 
 def draw(images, folder):
     """Draws two images of each class; their number."""
-    from vissl_swav.suite import table_data
+    from vissl_swav.suite import table_data, table_subsets
     from vissl_swav.suite.recipe import Subset
 
     whole = table_data.read("main", images)
-    return table_data.take_subset(whole, Subset(2, None, 0), folder).train.num_images
+    return table_subsets.take_subset(whole, Subset(2, None, 0), folder).train.num_images

@@ -14,7 +14,14 @@ import torch
 
 from vissl_swav.data.errors import DataError
 from vissl_swav.host.errors import StartError
-from vissl_swav.suite import stage, table, table_data, table_outputs, table_runs
+from vissl_swav.suite import (
+    stage,
+    table,
+    table_data,
+    table_outputs,
+    table_runs,
+    table_subsets,
+)
 from vissl_swav.suite.recipe import Subset, load_recipe
 from vissl_swav.suite.table_jobs import final_checkpoint
 from vissl_swav.suite.table_rows import checkpoint_rows
@@ -177,6 +184,11 @@ def test_a_foreign_folder_is_left_alone(made, runs, tmp_path, capsys):
         (("a={run}", "random trunk={run}"), "as a row of the recipe is"),
         (("supervised={run}",), "as a row of the recipe is"),
         (("{run}", "--processes", "-1"), "wanted at least 1"),
+        (("{run}", "--processes", "0"), "--processes is 0"),
+        (("{run}", "--seed", "-1"), "--seed is -1; wanted 0"),
+        (("{run}", "--seed", "5000000000"), "wanted 0 to"),
+        (("{run}", "--out", "/dev/null/x"), "/dev/null is no folder"),
+        (("{run}", "--slurm", "hours=x"), "--slurm hours is 'x'"),
         (("{run}", "--suite", "crops"), "takes no checkpoint"),
     ],
 )
@@ -185,7 +197,7 @@ def test_bad_input_is_one_message(
 ):
     run = table_fakes.checkpoint(tmp_path / "run")
     filled = [a.format(run=run, recipe=recipe) for a in arguments]
-    line = table_fakes.options(*filled, "--device", "cpu", "--out", tmp_path / "out")
+    line = table_fakes.options("--device", "cpu", "--out", tmp_path / "out", *filled)
     assert table.main(line) == 2 and not runs.calls
     assert words in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
@@ -292,18 +304,18 @@ class TestData:
     def test_parts_by_class(self, images, tmp_path):
         whole = table_data.read("main", images)
         assert (whole.train.num_images, whole.test.num_images) == (30, 6)
-        few = table_data.take_subset(whole, Subset(2, None, 0), tmp_path)
-        share = table_data.take_subset(whole, Subset(None, 0.3, 0), tmp_path)
+        few = table_subsets.take_subset(whole, Subset(2, None, 0), tmp_path)
+        share = table_subsets.take_subset(whole, Subset(None, 0.3, 0), tmp_path)
         assert few.train.num_images == 6 and share.train.num_images == 9
         assert few.test == whole.test and few.num_classes == 3
         assert len({whole.identity, few.identity, share.identity}) == 3
-        again = table_data.take_subset(whole, Subset(2, None, 0), tmp_path)
+        again = table_subsets.take_subset(whole, Subset(2, None, 0), tmp_path)
         assert again == few
 
     def test_rows_that_draw_at_once(self, images, tmp_path):
         """As the jobs of a table do that run in parallel: each finds all of it."""
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["vissl_swav.suite.table_data"])
+        context.set_forkserver_preload(["vissl_swav.suite.table_subsets"])
         pool = ProcessPoolExecutor(
             3, context, table_fakes.draw_at_once, (context.Barrier(3),)
         )
@@ -316,7 +328,7 @@ class TestData:
     def test_more_than_there_are(self, images, tmp_path):
         whole = table_data.read("main", images)
         with pytest.raises(DataError, match="fewer than 11"):
-            table_data.take_subset(whole, Subset(11, None, 0), tmp_path)
+            table_subsets.take_subset(whole, Subset(11, None, 0), tmp_path)
 
     def test_lists_of_the_host(self, images, tmp_path):
         labels = np.repeat([0, 1, 2], 10)
@@ -327,7 +339,9 @@ class TestData:
         found = table_data.read("lists", tmp_path)
         assert (found.num_classes, found.train.num_images) == (3, 30)
         assert "config.DATA.TRAIN.DATA_SOURCES=[disk_filelist]" in found.overrides()
-        part = table_data.take_subset(found, Subset(None, 0.2, 3), tmp_path / "parts")
+        part = table_subsets.take_subset(
+            found, Subset(None, 0.2, 3), tmp_path / "parts"
+        )
         assert part.train.num_images == 6
         drawn = np.load(part.train.labels)
         assert np.bincount(drawn).tolist() == [2, 2, 2]
@@ -545,6 +559,7 @@ def of_size(count):
         table_data.Split(None, None, 1),
         2,
         "",
+        count // 2,
     )
 
 

@@ -379,6 +379,13 @@ def _check_references(recipe: Recipe) -> None:
                 f"{entry.name} takes the features of {entry.features}, which is no "
                 f"benchmark of kind features{nearest(entry.features, kinds)}."
             )
+        if entry.features is not None:
+            order = list(kinds)
+            if order.index(entry.features) > order.index(entry.name):
+                raise StartError(
+                    f"{entry.name} takes the features of {entry.features}, which "
+                    "stands below it; benchmarks run in their order: put that first."
+                )
     names = [column.name for column in recipe.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -19,10 +19,24 @@ from vissl_swav.host.errors import StartError
 from vissl_swav.suite import stage, table_outputs
 from vissl_swav.suite.recipe import Benchmark
 from vissl_swav.suite.table_display import Display
-from vissl_swav.suite.table_jobs import Job, Outcome, final_checkpoint, write_whole
+from vissl_swav.suite.table_jobs import (
+    TOO_FEW,
+    Job,
+    Outcome,
+    find_final,
+    write_whole,
+)
 from vissl_swav.suite.table_outputs import TransferTable
-from vissl_swav.suite.table_plan import MARKER, Order, job_of, plan
+from vissl_swav.suite.table_plan import (
+    MARKER,
+    Order,
+    identified,
+    job_of,
+    plan,
+    standing,
+)
 from vissl_swav.suite.table_rows import Row, ready
+from vissl_swav.suite.table_subsets import TooFewImages
 from vissl_swav.train import INSTALL_LINE, have_host
 
 INTERRUPTED = 130
@@ -43,12 +57,12 @@ def main(options: argparse.Namespace) -> int:
         if options.slurm is not None:
             _submit(order, options, console)
         table, interrupted = run(order, console, collect=options.slurm is not None)
-    except (StartError, DataError) as error:
+        write(table, order)
+    except (StartError, DataError, OSError) as error:
         console.print(
             f"vissl-swav table: {error}", style="red", markup=False, soft_wrap=True
         )
         return 2
-    write(table, order)
     show(table, order.place.out)
     if interrupted:
         console.print("Interrupted. The same command goes on where it stopped.")
@@ -134,7 +148,7 @@ def _run_row(
 ) -> None:
     """Every benchmark on a row; the row's own training first."""
     if row.training is not None:
-        trained = _attempt(order, row, row.training, None, display)
+        trained, row = _trained(order, row, row.training, display)
         if trained.state != "done":
             for entry in order.recipe.benchmarks:
                 outcomes[entry.name] = replace(
@@ -142,8 +156,6 @@ def _run_row(
                 )
                 display.advance()
             return
-        weights = final_checkpoint(trained.folder)
-        row = replace(row, weights=weights, identity=f"training {trained.folder.name}")
     jobs: dict[str, Job] = {}
     for entry in order.recipe.benchmarks:
         before = outcomes.get(entry.features or "")
@@ -155,6 +167,29 @@ def _run_row(
             continue
         features = jobs.get(entry.features or "")
         outcomes[entry.name] = _attempt(order, row, entry, features, display, jobs)
+
+
+def _trained(
+    order: Order, row: Row, training: Benchmark, display: Display
+) -> tuple[Outcome, Row]:
+    """What became of the row's training, and the row with its weights.
+
+    A finished one whose checkpoints were deleted is run again where a benchmark still
+    wants them; else the row has no weights.
+    """
+    job = job_of(order, row, training)
+    is_lost = job.finished() is not None and find_final(job.folder) is None
+    if is_lost and order.absent is None and "to do" in standing(order, row).values():
+        job.forget()
+    outcome = _attempt(order, row, training, None, display)
+    weights = find_final(job.folder)
+    if outcome.state == "done" and weights is None and not is_lost:
+        outcome = replace(
+            outcome,
+            state="failed",
+            message=f"{job.folder} holds no final checkpoint.",
+        )
+    return outcome, replace(identified(order, row), weights=weights)
 
 
 def _attempt(
@@ -179,12 +214,27 @@ def _attempt(
             folder = job.folder
             if order.absent is not None:
                 state, message = order.absent
-                return job.finished() or Outcome(state, folder, {}, 0.0, message)
-            return job.run(report)
-        except DataError as error:
-            return Outcome("no data", folder, {}, 0.0, str(error))
-        except (stage.StageFailed, StartError, OSError, ValueError) as error:
+                absent = Outcome(state, folder, {}, 0.0, message)
+                return _complete(entry, job.finished() or absent)
+            return _complete(entry, job.run(report))
+        except TooFewImages as error:
+            return Outcome(TOO_FEW, folder, {}, 0.0, str(error))
+        # DataError, StartError and WeightsError are ValueErrors.
+        except (stage.StageFailed, OSError, ValueError) as error:
             return Outcome("failed", folder, {}, 0.0, str(error))
+
+
+def _complete(entry: Benchmark, outcome: Outcome) -> Outcome:
+    """Failed, if a column has no figure; those that there are stay."""
+    lacking = [c.metric for c in entry.columns if c.metric not in outcome.figures]
+    if outcome.state != "done" or not lacking:
+        return outcome
+    return replace(
+        outcome,
+        state="failed",
+        message=f"the recipe's columns want {', '.join(lacking)}; {entry.name} gives "
+        f"{', '.join(outcome.figures)}.",
+    )
 
 
 def failures(table: TransferTable) -> list[tuple[str, str, Outcome]]:
@@ -228,6 +278,8 @@ def show(table: TransferTable, out: Path) -> None:
     console.print(table_outputs.terminal(table))
     for line in table_outputs.above_random(table):
         console.print(f"{line}.", markup=False, soft_wrap=True)
+    for about, note in table_outputs.notes(table):
+        console.print(f"{about}: {note}.", markup=False, soft_wrap=True)
     said: set[str] = set()
     for row, name, outcome in _all(table):
         if outcome.state in ("done", "not run") or outcome.message in said:
@@ -246,13 +298,27 @@ def show(table: TransferTable, out: Path) -> None:
 
 
 def _print_plan(order: Order) -> None:
+    """Each row, its benchmarks, and which of them are finished."""
     console = Console(file=sys.stdout)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     for row in order.rows:
-        kind = row.weights or ("trained here" if row.training else "random weights")
-        console.print(f"{row.name}: {kind}", markup=False, soft_wrap=True)
+        say(f"{row.name}: {_what(order, row)}")
+        states = standing(order, row)
         for entry in order.recipe.benchmarks:
-            there = entry.data is None or entry.data in order.data
-            text = f"  {entry.name}: {entry.config or f'on {entry.features}'}"
-            console.print(
-                text if there else f"{text} (no data)", markup=False, soft_wrap=True
-            )
+            how = entry.config or f"on {entry.features}"
+            say(f"  {entry.name}: {how} ({states[entry.name]})")
+
+
+def _what(order: Order, row: Row) -> str:
+    """Where the row's weights come from."""
+    if row.weights is not None:
+        return str(row.weights)
+    if row.training is not None:
+        done = job_of(order, row, row.training).finished() is not None
+        return f"trained here ({'done' if done else 'to do'})"
+    if row.saved is None:
+        return "; ".join(row.overrides) or "the config as it is"
+    return "random weights"

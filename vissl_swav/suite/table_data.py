@@ -2,18 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from vissl_swav.data import folders, subsets
+from vissl_swav.data import folders
 from vissl_swav.data.errors import DataError
-from vissl_swav.data.new_folder import new_folder
 from vissl_swav.host.quoting import quoted
 from vissl_swav.suite import table_lists
-from vissl_swav.suite.recipe import Recipe, Subset
+from vissl_swav.suite.recipe import Recipe
 from vissl_swav.suite.table_rows import Row, digest_of
 
 _SPLITS = (("train",), ("test", "val"))
@@ -43,7 +40,9 @@ class DataSet:
         train: training images.
         test: test images.
         num_classes: in both.
-        identity: tells it from other data; files that change inside do not change it.
+        identity: tells it from other data; images that change inside do not change it.
+        fewest: training images of the smallest class; None where an image may have
+            several labels.
     """
 
     name: str
@@ -51,6 +50,7 @@ class DataSet:
     test: Split
     num_classes: int
     identity: str
+    fewest: int | None
 
     def overrides(self, *, test: bool = True) -> list[str]:
         """Where the images are, for the host's command line.
@@ -166,7 +166,8 @@ def data_set(
         Split(train.path, None, train.num_images),
         Split(test.path, None, test.num_images),
         len(train.images_per_class),
-        _identity(str(train.path), str(test.path), json.dumps(counts, sort_keys=True)),
+        identity(str(train.path), str(test.path), json.dumps(counts, sort_keys=True)),
+        min(train.images_per_class.values()),
     )
 
 
@@ -174,85 +175,12 @@ def _lists(name: str, path: Path) -> DataSet:
     lists = [table_lists.read(path, names) for names in _SPLITS]
     table_lists.check_together(*lists)
     files = [file for one in lists for file in (one.images, one.labels)]
-    digest = _identity(str(path), *map(digest_of, files))
+    digest = identity(str(path), *map(digest_of, files))
     splits = [Split(one.images, one.labels, len(one.marks)) for one in lists]
     classes = max(one.num_classes for one in lists)
-    return DataSet(name, splits[0], splits[1], classes, digest)
+    return DataSet(name, splits[0], splits[1], classes, digest, lists[0].fewest)
 
 
-def _identity(*parts: str) -> str:
+def identity(*parts: str) -> str:
+    """A digest that tells data from other data."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def take_subset(data: DataSet, subset: Subset, folder: Path) -> DataSet:
-    """The data set with a part of its training images, made once below `folder`.
-
-    Raises:
-        DataError: a class has fewer images than are asked for.
-    """
-    amount = f"{subset.per_class}-a-class" if subset.per_class else f"{subset.share:g}"
-    target = folder / f"{data.name}-{data.identity[:6]}-{amount}-seed{subset.seed}"
-    if not target.exists():
-        try:
-            with new_folder(target) as scratch:
-                _draw(data, subset, scratch)
-        except (OSError, DataError):
-            # Rows that run at once draw the same: whoever was first is as good.
-            if not target.exists():
-                raise
-    train = _subset_split(data, target)
-    identity = _identity(data.identity, target.name)
-    return DataSet(data.name, train, data.test, data.num_classes, identity)
-
-
-def _draw(data: DataSet, subset: Subset, folder: Path) -> None:
-    if data.train.labels is not None:
-        _sublists(data, subset, folder)
-        return
-    subsets.subsample_folder(
-        data.train.images,
-        folder,
-        per_class=subset.per_class,
-        share=subset.share,
-        seed=subset.seed,
-    )
-
-
-def _subset_split(data: DataSet, target: Path) -> Split:
-    if data.train.labels is not None:
-        images, labels = target / "train_images.npy", target / "train_labels.npy"
-        return Split(images, labels, len(table_lists.array(images)))
-    count = sum(map(len, folders.list_images(target).values()))
-    return Split(target, None, count)
-
-
-def _sublists(data: DataSet, subset: Subset, target: Path) -> None:
-    assert data.train.labels is not None
-    images, labels = (
-        table_lists.array(data.train.images),
-        np.asarray(table_lists.array(data.train.labels)),
-    )
-    if labels.ndim != 1:
-        raise DataError(
-            f"{data.train.labels} holds {labels.shape[1]} labels an image; a part by "
-            "class wants one."
-        )
-    generator = np.random.default_rng(subset.seed)
-    chosen: list[np.ndarray] = []
-    for number in np.unique(labels[labels >= 0]):
-        places = np.flatnonzero(labels == number)
-        count = subset.per_class or max(1, round(len(places) * (subset.share or 0.0)))
-        if count > len(places):
-            raise DataError(
-                f"class {number} of {data.train.labels} has {len(places)} images, "
-                f"fewer than {count}."
-            )
-        chosen.append(generator.permutation(places)[:count])
-    order = np.sort(np.concatenate(chosen))
-    np.save(target / "train_images.npy", np.asarray(images)[order])
-    np.save(target / "train_labels.npy", labels[order])
-
-
-def missing(recipe: Recipe, data: Mapping[str, DataSet]) -> dict[str, str]:
-    """The data sets that there are not, and what they would be."""
-    return {name: what for name, what in recipe.data.items() if name not in data}

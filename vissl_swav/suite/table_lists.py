@@ -34,6 +34,13 @@ class Lists:
             return self.marks.shape[1]
         return int(self.marks.max()) + 1
 
+    @property
+    def fewest(self) -> int | None:
+        """Images of the smallest class; None with several labels an image."""
+        if self.marks.ndim == 2:
+            return None
+        return int(np.unique(self.marks[self.marks >= 0], return_counts=True)[1].min())
+
 
 def read(folder: Path, names: Sequence[str]) -> Lists:
     """The lists of the first of these splits that is there.
