@@ -74,6 +74,13 @@ def test_figures_of_the_paper():
     assert (swav["semi_10_top1"], swav["semi_10_top5"]) == (70.2, 89.9)
     assert quoted["low_shot_13"]["SwAV on 1B Instagram images"] == 38.2
     assert quoted["low_shot_128"]["SwAV on 1B Instagram images"] == 64.7
+    assert quoted["imagenet_finetuned"]["SwAV on 1B Instagram images"] == 77.8
+    assert quoted["imagenet_finetuned"]["no pretraining"] == 76.5
+    assert (swav["places205_finetuned"], swav["inaturalist18_finetuned"]) == (
+        63.5,
+        66.8,
+    )
+    assert quoted["voc07_low_shot_96"] == {}  # The paper has none.
 
 
 def test_every_config_that_ours_name_is_there(host):

@@ -168,6 +168,9 @@ def test_checkpoints_of_a_trained_row_that_were_deleted(made, runs, capsys):
 
     delete()
     assert made(table_fakes.RECIPE)[0] == 0 and not started(runs)
+    # What cannot be drawn wants them as little.
+    large = table_fakes.RECIPE.replace("per_class: 2", "per_class: 11")
+    assert made(large)[0] == 0 and not started(runs)
     more = table_fakes.RECIPE.replace("per_class: 2", "per_class: 3")
     code, kept, _ = made(more, "--row", "supervised")
     assert code == 0 and started(runs) == ["supervised", "few"]

@@ -174,10 +174,10 @@ class Job:
     def host(self, name: str, extra: list[str], report: Report) -> None:
         """A run of the host in the job's folder."""
         place, row = self.place, self.row
+        lines = host_overrides(self.entry, row, self.data, place.machine, place.seed)
         if row.training not in (None, self.entry) and row.weights is None:
             # Without weights the run would take random ones.
             raise stage.StageFailed(f"{row.name} has no checkpoint any more.", 1)
-        lines = host_overrides(self.entry, row, self.data, place.machine, place.seed)
         stage.run(name, [*lines, *extra], self.folder, report)
 
 
