@@ -211,6 +211,27 @@ def test_a_list_says_what_is_done(made, runs, capsys):
     assert "supervised: trained here (done)" in said and "(to do)" not in said
 
 
+@pytest.mark.parametrize(
+    ("training", "state"),
+    [
+        ("data: other", "no data"),
+        ("data: main, subset: {per_class: 11}", "too few images"),
+    ],
+)
+def test_a_row_whose_training_has_no_data(made, runs, capsys, training, state):
+    """The row is empty, in the table and in the list; the others are not."""
+    of_row = "small_images, data: main}"
+    assert table_fakes.RECIPE.count(of_row) == 1
+    recipe = table_fakes.RECIPE.replace(of_row, f"small_images, {training}}}")
+    made(recipe, "--list")
+    said = capsys.readouterr().out.split("supervised: ")[1]
+    assert said.startswith(f"trained here ({state})") and said.count(state) == 4
+    code, kept, _ = made(recipe)
+    assert code == 0 and "supervised" not in started(runs)
+    states = {outcome["state"] for outcome in kept["rows"]["supervised"].values()}
+    assert states == {state} and kept["columns"]["swav"]["few"] == 60.0
+
+
 def test_a_list_of_ways_to_pretrain_names_their_settings(
     host, images, tmp_path, capsys
 ):

@@ -21,7 +21,7 @@ from vissl_swav.suite.table_attempts import run_row
 from vissl_swav.suite.table_display import Display
 from vissl_swav.suite.table_jobs import Outcome, write_whole
 from vissl_swav.suite.table_outputs import TransferTable
-from vissl_swav.suite.table_plan import MARKER, Order, job_of, plan, standing
+from vissl_swav.suite.table_plan import MARKER, Order, hindrance, job_of, plan, standing
 from vissl_swav.suite.table_rows import Row, ready
 from vissl_swav.train import INSTALL_LINE, have_host
 
@@ -209,8 +209,11 @@ def _what(order: Order, row: Row) -> str:
     if row.weights is not None:
         return str(row.weights)
     if row.training is not None:
-        done = job_of(order, row, row.training).finished() is not None
-        return f"trained here ({'done' if done else 'to do'})"
+        state = hindrance(order, row.training)
+        if state is None:
+            done = job_of(order, row, row.training).finished() is not None
+            state = "done" if done else "to do"
+        return f"trained here ({state})"
     if row.saved is None:
         return "; ".join(row.overrides) or "the config as it is"
     return "random weights"

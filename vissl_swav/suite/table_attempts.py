@@ -5,7 +5,7 @@ from dataclasses import replace
 from vissl_swav.suite import stage
 from vissl_swav.suite.recipe import Benchmark
 from vissl_swav.suite.table_display import Display
-from vissl_swav.suite.table_jobs import TOO_FEW, Job, Outcome, find_final
+from vissl_swav.suite.table_jobs import NO_DATA, TOO_FEW, Job, Outcome, find_final
 from vissl_swav.suite.table_plan import Order, identified, job_of, standing
 from vissl_swav.suite.table_rows import Row
 from vissl_swav.suite.table_subsets import TooFewImages
@@ -52,6 +52,8 @@ def _trained(
     A finished one whose checkpoints were deleted is run again where a benchmark still
     wants them; else the row has no weights.
     """
+    if training.data not in order.data:
+        return _attempt(order, row, training, None, display), row
     job = job_of(order, row, training)
     is_lost = job.finished() is not None and find_final(job.folder) is None
     if is_lost and order.absent is None and "to do" in standing(order, row).values():
@@ -80,7 +82,7 @@ def _attempt(
     if features is None and entry.data not in order.data:
         what = order.recipe.data.get(entry.data or "", "")
         display.advance()
-        return Outcome("no data", folder, {}, 0.0, f"--data {entry.data}=PATH: {what}")
+        return Outcome(NO_DATA, folder, {}, 0.0, f"--data {entry.data}=PATH: {what}")
     with display.line(f"{row.name}: {entry.name}") as report:
         try:
             job = job_of(order, row, entry, features=features)

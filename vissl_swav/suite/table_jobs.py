@@ -21,7 +21,7 @@ from vissl_swav.suite.table_subsets import identity_of, take_subset
 from vissl_swav.weights.whole_file import whole_file
 
 RESULT = "result.json"
-TOO_FEW = "too few images"
+NO_DATA, TOO_FEW = "no data", "too few images"
 FINAL = "model_final_checkpoint_phase*.torch"
 _PHASE = re.compile(r"phase(\d+)\.torch$")
 Report = stage.Report
@@ -32,7 +32,7 @@ class Outcome:
     """What became of a benchmark on a row.
 
     Attributes:
-        state: "done", "failed", "no data", `TOO_FEW` or "not run".
+        state: "done", "failed", `NO_DATA`, `TOO_FEW` or "not run".
         folder: of its files.
         figures: by metric, as measured.
         seconds: that it took.

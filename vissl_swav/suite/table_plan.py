@@ -12,12 +12,13 @@ from vissl_swav.host.quoting import quoted
 from vissl_swav.suite import table_data, table_slurm
 from vissl_swav.suite.recipe import Benchmark, Recipe, load_recipe
 from vissl_swav.suite.table_data import DataSet
-from vissl_swav.suite.table_jobs import TOO_FEW, Job, Place
+from vissl_swav.suite.table_jobs import NO_DATA, TOO_FEW, Job, Place
 from vissl_swav.suite.table_rows import Row, checkpoint_rows, other_rows, setting_rows
 from vissl_swav.suite.table_runs import Machine
 from vissl_swav.suite.table_subsets import is_too_small
 
 MARKER = "table.json"
+HINDRANCES = (NO_DATA, TOO_FEW)
 _LARGEST_SEED = 1_000_000
 
 
@@ -204,7 +205,7 @@ def job_of(
 
 def identified(order: Order, row: Row) -> Row:
     """The row, known by its training where it is trained here; its weights are not."""
-    if row.training is None:
+    if row.training is None or row.training.data not in order.data:
         return row
     training = job_of(order, row, row.training)
     return replace(row, identity=f"training {training.folder.name}")
@@ -212,19 +213,29 @@ def identified(order: Order, row: Row) -> Row:
 
 def standing(order: Order, row: Row) -> dict[str, str]:
     """The state of each benchmark on a row as it is now: what would run is "to do"."""
+    training = None if row.training is None else hindrance(order, row.training)
+    if training is not None:
+        return dict.fromkeys((e.name for e in order.recipe.benchmarks), training)
     row = identified(order, row)
     jobs: dict[str, Job] = {}
-    found = {}
+    found: dict[str, str] = {}
     for entry in order.recipe.benchmarks:
-        data = order.data.get(entry.data or "")
-        if entry.features is None and data is None:
-            found[entry.name] = "no data"
-        elif found.get(entry.features or "", "done") in ("no data", TOO_FEW):
-            found[entry.name] = found[entry.features or ""]
-        elif data is not None and is_too_small(data, entry.subset):
-            found[entry.name] = TOO_FEW
-        else:
+        # What stands on features shares their hindrance.
+        before = found.get(entry.features) if entry.features else None
+        state = before if before in HINDRANCES else hindrance(order, entry)
+        if state is None:
             job = job_of(order, row, entry, features=jobs.get(entry.features or ""))
             jobs[entry.name] = job
-            found[entry.name] = "done" if job.finished() else "to do"
+            state = "done" if job.finished() else "to do"
+        found[entry.name] = state
     return found
+
+
+def hindrance(order: Order, entry: Benchmark) -> str | None:
+    """Why the data does not do for a benchmark, in the words of its cell, or None."""
+    if entry.features is not None:
+        return None
+    data = order.data.get(entry.data or "")
+    if data is None:
+        return NO_DATA
+    return TOO_FEW if is_too_small(data, entry.subset) else None
