@@ -116,3 +116,26 @@ class FakeRuns:
         ]
         (folder / "metrics.json").write_text("\n".join(map(json.dumps, measured)))
         (folder / "model_final_checkpoint_phase1.torch").write_bytes(name.encode())
+
+
+def draw_at_once(barrier):
+    """Of a process that draws a part: it waits for others before it is done."""
+    from vissl_swav.data import subsets
+
+    subsample = subsets.subsample_folder
+
+    def drawn(*arguments, **settings):
+        made = subsample(*arguments, **settings)
+        barrier.wait(60)
+        return made
+
+    subsets.subsample_folder = drawn
+
+
+def draw(images, folder):
+    """Draws two images of each class; their number."""
+    from vissl_swav.suite import table_data, table_subsets
+    from vissl_swav.suite.recipe import Subset
+
+    whole = table_data.read("main", images)
+    return table_subsets.take_subset(whole, Subset(2, None, 0), folder).train.num_images

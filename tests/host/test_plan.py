@@ -145,8 +145,19 @@ def test_images_are_counted_once(compose, images, tmp_path, monkeypatch):
     assert count(f"{source}=[disk_folder]") == 48
     assert count(f"{source}=[synthetic]") is None
     names = tmp_path / "names.npy"
-    np.save(names, np.array(["a.png", "b.png", "c.png"]))
+    files = [str(file) for file in sorted(images.rglob("*.png"))[:3]]
+    np.save(names, np.array(files))
     path = f"config.DATA.TRAIN.DATA_PATHS=[{names}]"
+    assert count(f"{source}=[disk_filelist]", path) == 3
+    np.save(names, np.array([file.replace("/", "@") for file in files]))
+    prefixes = ("REMOVE_IMG_PATH_PREFIX='@'", "NEW_IMG_PATH_PREFIX='/'")
+    moved = [f"config.DATA.TRAIN.{prefix}" for prefix in prefixes]
+    assert count(f"{source}=[disk_filelist]", path, *moved) == 3
+    for wrong in (["gone.png"], [1, 2]):
+        np.save(names, np.array(wrong))
+        with pytest.raises(StartError, match=r"gone\.png \(no such file\)|one text"):
+            count(f"{source}=[disk_filelist]", path)
+    np.save(names, np.array(files, dtype=object))
     assert count(f"{source}=[disk_filelist]", path) == 3
     names.write_bytes(b"no list")
     assert count(f"{source}=[disk_filelist]", path) is None

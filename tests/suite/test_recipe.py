@@ -20,7 +20,7 @@ def recipe(**changes):
                 "kind": "knn",
                 "features": "features",
                 "k": [1, 5],
-                "columns": {"knn": {"metric": "k1_t0.07_top1"}},
+                "columns": {"knn": {"metric": "k1_t0.1_top1"}},
             },
             "linear": {
                 "kind": "train",
@@ -37,6 +37,17 @@ def recipe(**changes):
 def benchmark(name, **changes):
     tree = recipe()
     tree["benchmarks"][name].update(changes)
+    return tree
+
+
+LINEAR = {"kind": "train", "config": "c", "data": "main"}
+COST = {**LINEAR, "kind": "cost", "columns": {"c": {"metric": "peak"}}}
+
+
+def on_features(kind, metric, **options):
+    entry = {"kind": kind, "features": "features", **options}
+    tree = recipe()
+    tree["benchmarks"]["new"] = {**entry, "columns": {"new": {"metric": metric}}}
     return tree
 
 
@@ -63,6 +74,13 @@ def test_figures_of_the_paper():
     assert (swav["semi_10_top1"], swav["semi_10_top5"]) == (70.2, 89.9)
     assert quoted["low_shot_13"]["SwAV on 1B Instagram images"] == 38.2
     assert quoted["low_shot_128"]["SwAV on 1B Instagram images"] == 64.7
+    assert quoted["imagenet_finetuned"]["SwAV on 1B Instagram images"] == 77.8
+    assert quoted["imagenet_finetuned"]["no pretraining"] == 76.5
+    assert (swav["places205_finetuned"], swav["inaturalist18_finetuned"]) == (
+        63.5,
+        66.8,
+    )
+    assert quoted["voc07_low_shot_96"] == {}  # The paper has none.
 
 
 def test_every_config_that_ours_name_is_there(host):
@@ -104,6 +122,21 @@ def test_rows_of_a_recipe():
         (benchmark("knn", k=[0]), "wanted numbers above 0"),
         (benchmark("knn", k=[1.5]), "wanted whole numbers"),
         (benchmark("knn", temperature="warm"), "wanted a list"),
+        (benchmark("knn", temperature=[float("inf")]), "wanted numbers above 0"),
+        (benchmark("knn", subset={"share": 0.1}), "unknown key `subset`"),
+        (benchmark("knn", columns={"a": {"metric": "k5_top1"}}), "k5_t0.1_top1"),
+        (benchmark("features", columns={"a": {"metric": "m"}}), "gives no figure"),
+        (on_features("svm", "acuracy"), "which has accuracy, mean_ap"),
+        (on_features("low_shot_svm", "k3", k=[1, 2]), "which has k1, k2."),
+        (on_features("low_shot_svm", "k3", k=[3.5]), "wanted whole numbers"),
+        (on_features("svm", "accuracy", folds=1), "wanted 2 or more"),
+        (on_features("svm", "accuracy", folds=1, costs=[1, 2]), "wanted 2 or more"),
+        (recipe(settings={"a": []}, benchmarks={"c": COST}), "peak_gb"),
+        (recipe(benchmarks={"../../evil": LINEAR}), "it names a folder"),
+        (recipe(benchmarks={"": LINEAR}), "it names a folder"),
+        (recipe(data={"main": "", "a/b": ""}), "it names a folder"),
+        (recipe(rows={"../a": {}}), "it names a folder"),
+        (recipe(rows={"a": {**LINEAR, "kind": "features"}}), "wanted no `columns`"),
         (benchmark("linear", data="mian"), "did you mean `main`"),
         (benchmark("linear", batch=0), "wanted at least 1"),
         (benchmark("linear", batch=True), "wanted a whole number"),
@@ -120,7 +153,7 @@ def test_rows_of_a_recipe():
             benchmark("linear", columns={"l": {"metric": "m", "quoted": {"a": 1}}}),
             "no source",
         ),
-        (benchmark("linear", kind="cost"), "go together"),
+        (benchmark("linear", kind="cost", columns={}), "go together"),
         (recipe(settings={"a": []}), "go together"),
         (recipe(rows={"a": 3}), "rows.a is 3"),
     ],
@@ -143,6 +176,8 @@ def test_a_file_of_ones_own(tmp_path):
         (b"a: [", "cannot be read as YAML"),
         (b"\xff\xfe\x00", "cannot be read as YAML"),
         (b"!!python/object/apply:os.system [exit]", "cannot be read as YAML"),
+        (b"a: 1\nb: {c: 1}\na: 2", "the key `a` stands in lines 1 and 3"),
+        (b"b:\n  c: 1\n  'c': 1", "the key `c` stands in lines 2 and 3"),
         (b"- 1", "wanted keys and values"),
         (b"#" * (2**20 + 1), "too large"),
     ],
@@ -153,6 +188,17 @@ def test_a_file_that_is_none(tmp_path, content, words):
     with pytest.raises(StartError) as error:
         load_recipe(str(file))
     assert words in str(error.value) and str(file) in str(error.value)
+
+
+def test_keys_that_a_merge_repeats_are_no_mistake(tmp_path):
+    """`<<` takes what is not given: the anchor's merge of a merge, too."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "data: {main: images}\nbenchmarks:\n"
+        "  a: &a {kind: train, config: c, data: main, batch: 8}\n"
+        "  b: &b {<<: *a, batch: 16}\n  c: {<<: *b, batch: 32}\n"
+    )
+    assert [entry.batch for entry in load_recipe(str(file)).benchmarks] == [8, 16, 32]
 
 
 def test_no_such_recipe():

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 
 import host_runs
 import numpy as np
@@ -12,7 +14,14 @@ import torch
 
 from vissl_swav.data.errors import DataError
 from vissl_swav.host.errors import StartError
-from vissl_swav.suite import stage, table, table_data, table_outputs, table_runs
+from vissl_swav.suite import (
+    stage,
+    table,
+    table_data,
+    table_outputs,
+    table_runs,
+    table_subsets,
+)
 from vissl_swav.suite.recipe import Subset, load_recipe
 from vissl_swav.suite.table_jobs import final_checkpoint
 from vissl_swav.suite.table_rows import checkpoint_rows
@@ -172,7 +181,14 @@ def test_a_foreign_folder_is_left_alone(made, runs, tmp_path, capsys):
         (("{run}", "--suite", "{recipe}", "--data", "mian=x"), "does not have"),
         (("{run}", "--suite", "{recipe}", "--data", "x"), "wanted NAME=PATH"),
         (("{run}", "{run}"), "two rows are called"),
+        (("a={run}", "random trunk={run}"), "as a row of the recipe is"),
+        (("supervised={run}",), "as a row of the recipe is"),
         (("{run}", "--processes", "-1"), "wanted at least 1"),
+        (("{run}", "--processes", "0"), "--processes is 0"),
+        (("{run}", "--seed", "-1"), "--seed is -1; wanted 0"),
+        (("{run}", "--seed", "5000000000"), "wanted 0 to"),
+        (("{run}", "--out", "/dev/null/x"), "/dev/null is no folder"),
+        (("{run}", "--slurm", "hours=x"), "--slurm hours is 'x'"),
         (("{run}", "--suite", "crops"), "takes no checkpoint"),
     ],
 )
@@ -181,7 +197,7 @@ def test_bad_input_is_one_message(
 ):
     run = table_fakes.checkpoint(tmp_path / "run")
     filled = [a.format(run=run, recipe=recipe) for a in arguments]
-    line = table_fakes.options(*filled, "--device", "cpu", "--out", tmp_path / "out")
+    line = table_fakes.options("--device", "cpu", "--out", tmp_path / "out", *filled)
     assert table.main(line) == 2 and not runs.calls
     assert words in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
@@ -288,18 +304,31 @@ class TestData:
     def test_parts_by_class(self, images, tmp_path):
         whole = table_data.read("main", images)
         assert (whole.train.num_images, whole.test.num_images) == (30, 6)
-        few = table_data.take_subset(whole, Subset(2, None, 0), tmp_path)
-        share = table_data.take_subset(whole, Subset(None, 0.3, 0), tmp_path)
+        few = table_subsets.take_subset(whole, Subset(2, None, 0), tmp_path)
+        share = table_subsets.take_subset(whole, Subset(None, 0.3, 0), tmp_path)
         assert few.train.num_images == 6 and share.train.num_images == 9
         assert few.test == whole.test and few.num_classes == 3
         assert len({whole.identity, few.identity, share.identity}) == 3
-        again = table_data.take_subset(whole, Subset(2, None, 0), tmp_path)
+        again = table_subsets.take_subset(whole, Subset(2, None, 0), tmp_path)
         assert again == few
+
+    def test_rows_that_draw_at_once(self, images, tmp_path):
+        """As the jobs of a table do that run in parallel: each finds all of it."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["vissl_swav.suite.table_subsets"])
+        pool = ProcessPoolExecutor(
+            3, context, table_fakes.draw_at_once, (context.Barrier(3),)
+        )
+        with pool:
+            tasks = [pool.submit(table_fakes.draw, images, tmp_path) for _ in range(3)]
+            assert [task.result(60) for task in tasks] == [6] * 3
+        (drawn,) = tmp_path.iterdir()
+        assert len(list(drawn.rglob("*.png"))) == 6
 
     def test_more_than_there_are(self, images, tmp_path):
         whole = table_data.read("main", images)
         with pytest.raises(DataError, match="fewer than 11"):
-            table_data.take_subset(whole, Subset(11, None, 0), tmp_path)
+            table_subsets.take_subset(whole, Subset(11, None, 0), tmp_path)
 
     def test_lists_of_the_host(self, images, tmp_path):
         labels = np.repeat([0, 1, 2], 10)
@@ -310,7 +339,9 @@ class TestData:
         found = table_data.read("lists", tmp_path)
         assert (found.num_classes, found.train.num_images) == (3, 30)
         assert "config.DATA.TRAIN.DATA_SOURCES=[disk_filelist]" in found.overrides()
-        part = table_data.take_subset(found, Subset(None, 0.2, 3), tmp_path / "parts")
+        part = table_subsets.take_subset(
+            found, Subset(None, 0.2, 3), tmp_path / "parts"
+        )
         assert part.train.num_images == 6
         drawn = np.load(part.train.labels)
         assert np.bincount(drawn).tolist() == [2, 2, 2]
@@ -330,12 +361,44 @@ class TestData:
         with pytest.raises(DataError, match=words):
             table_data.read("x", tmp_path)
 
-    def test_labels_that_do_not_fit(self, tmp_path):
-        for split in ("train", "test"):
-            np.save(tmp_path / f"{split}_images.npy", np.array(["a", "b"]))
-            np.save(tmp_path / f"{split}_labels.npy", np.array([0]))
-        with pytest.raises(DataError, match="as many of both"):
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"train_labels": np.array([0])}, "as many of both"),
+            ({"train_images": np.arange(6)}, "one text a path"),
+            ({"train_images": np.array([b"a"] * 6)}, "one text a path"),
+            ({"train_images": np.array(["gone.png"] * 6)}, "no such file"),
+            ({"test_images": np.array(["gone.png"] * 6)}, "6 of 6 images tried"),
+            ({"train_labels": np.array(list("001122"))}, "wanted whole numbers"),
+            ({"train_labels": np.array(3)}, "wanted whole numbers"),
+            ({"test_labels": np.arange(6) / 4}, "wanted whole numbers"),
+            ({"train_labels": np.full(6, -1)}, "all are -1"),
+            ({"train_labels": np.arange(6) - 2}, "the label -2"),
+            ({"test_labels": np.arange(6) + 1}, "no training image has: 3, 4, 5, 6"),
+            ({"test_labels": np.eye(6, dtype=int)}, "one label an image in both"),
+            ({"train_labels": np.full((6, 2), 2)}, "with the values 2"),
+        ],
+    )
+    def test_lists_that_cannot_be_used(self, images, tmp_path, changes, words):
+        """Each is one message before a run: the host would take grey images."""
+        files = [str(f) for f in sorted((images / "val").rglob("*.png"))]
+        arrays = {"train_images": np.array(files), "test_images": np.array(files)}
+        labels = np.repeat([0, 1, 2], 2)
+        arrays |= {"train_labels": labels, "test_labels": labels, **changes}
+        for name, array in arrays.items():
+            np.save(tmp_path / f"{name}.npy", array)
+        with pytest.raises(DataError) as error:
             table_data.read("x", tmp_path)
+        assert words in str(error.value)
+
+    def test_a_list_that_was_mended_is_other_data(self, images, tmp_path):
+        files = [str(f) for f in sorted((images / "val").rglob("*.png"))]
+        for split in ("train", "test"):
+            np.save(tmp_path / f"{split}_images.npy", np.array(files))
+            np.save(tmp_path / f"{split}_labels.npy", np.repeat([0, 1, 2], 2))
+        before = table_data.read("x", tmp_path)
+        np.save(tmp_path / "train_images.npy", np.array(files[::-1]))
+        assert table_data.read("x", tmp_path).identity != before.identity
 
     def test_a_pickle_in_place_of_a_list_is_not_read(self, tmp_path):
         np.save(tmp_path / "train_images.npy", np.array([{"a": 1}], dtype=object))
@@ -496,6 +559,7 @@ def of_size(count):
         table_data.Split(None, None, 1),
         2,
         "",
+        count // 2,
     )
 
 

@@ -26,6 +26,17 @@ def test_settings_that_are_none(text):
         table_slurm.parse_settings(text)
 
 
+def test_nothing_runs_here_unasked(tmp_path, monkeypatch):
+    """submitit would take this machine where there is no sbatch."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StartError, match="no sbatch on this machine"):
+        table_slurm.check("partition=gpu")
+    table_slurm.check("cluster=local,hours=1")
+    sbatch = tmp_path / "sbatch"
+    sbatch.touch(mode=0o755)
+    table_slurm.check("partition=gpu")
+
+
 def test_the_command_of_a_row(tmp_path):
     options = table_fakes.options(
         *("a=x", "y", "--suite", "paper", "--data", "imagenet=/i", "--seed", "3"),

@@ -65,7 +65,7 @@ def find_splits(path: AnyPath) -> Splits:
     missing += ["test/ or val/"] if test is None else []
     found = sorted(entry.name for entry in folder.iterdir())
     raise DataError(
-        f"{folder} has no {' and no '.join(missing)}; it holds {_some(found)}. "
+        f"{folder} has no {' and no '.join(missing)}; it holds {some(found)}. "
         f"{LAYOUT} (val instead of test is fine)."
     )
 
@@ -123,7 +123,7 @@ def check_same_classes(train: ImageFolderReport, test: ImageFolderReport) -> Non
     """
     sides = ((train, test), (test, train))
     lone = [
-        f"only {a.path} has {_some(names)}"
+        f"only {a.path} has {some(names)}"
         for a, b in sides
         if (names := sorted(a.images_per_class.keys() - b.images_per_class.keys()))
     ]
@@ -146,7 +146,7 @@ def list_images(path: AnyPath) -> dict[str, list[Path]]:
         raise DataError(f"{folder} is empty; {LAYOUT}.")
     classes = [entry for entry in entries if entry.is_dir()]
     if not classes:
-        found = _some([entry.name for entry in entries])
+        found = some([entry.name for entry in entries])
         raise DataError(
             f"{folder} has no class folders; it holds {found}. {LAYOUT}: put the "
             "images into one folder a class (one is enough for pretraining)."
@@ -156,7 +156,7 @@ def list_images(path: AnyPath) -> dict[str, list[Path]]:
     if empty:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         raise DataError(
-            f"{folder} has class folders without an image: {_some(empty)}. Remove them "
+            f"{folder} has class folders without an image: {some(empty)}. Remove them "
             f"or fill them with images ({suffixes})."
         )
     return images
@@ -200,27 +200,29 @@ def _existing_folder(path: AnyPath) -> Path:
 
 
 def _refuse_unreadable(folder: Path, sample: list[Path]) -> None:
-    faults = {file: fault for file in sample if (fault := _fault_of(file))}
+    faults = {file: fault for file in sample if (fault := fault_of(file))}
     if faults:
         named = [f"{file.relative_to(folder)} ({why})" for file, why in faults.items()]
         raise DataError(
             f"{len(faults)} of {len(sample)} images tried in {folder} cannot be read: "
-            f"{_some(named)}. Remove or replace them."
+            f"{some(named)}. Remove or replace them."
         )
 
 
-def _fault_of(file: Path) -> str | None:
-    """Why the file cannot be decoded, or None."""
+def fault_of(file: AnyPath) -> str | None:
+    """Why the file cannot be decoded as an image, or None."""
     try:
         with Image.open(file) as image:
             image.load()
+    except FileNotFoundError:
+        return "no such file"
     # Pillow's decoders raise all of these on broken files.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"{type(error).__name__}: {str(error).split(' <')[0]}"[:80]
     return None
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
     """The first few names, and how many more there are."""
     named = ", ".join(names[:MAX_NAMED])
     more = len(names) - MAX_NAMED

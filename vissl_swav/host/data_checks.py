@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from vissl_swav.data.check import check_images, count_classes
 from vissl_swav.data.errors import DataError
 from vissl_swav.data.folders import (
@@ -16,6 +18,7 @@ from vissl_swav.data.folders import (
     check_same_classes,
 )
 from vissl_swav.data.image_list import open_images
+from vissl_swav.data.listed_images import check_listed_images
 from vissl_swav.data.shard_sample import look_into_shards
 from vissl_swav.health.plan import steps_per_epoch
 from vissl_swav.health.plan_memory import bank_bytes
@@ -129,7 +132,7 @@ def _look(split: settings.SplitFacts, source: str, path: str) -> _Looked:
             report = check_image_folder(path, min_images=1)
             return _Looked(report.num_images, report)
         if source == "disk_filelist":
-            return _Looked(_entries(path))
+            return _Looked(_look_at_list(split, path))
     except DataError as error:
         raise StartError(f"{key}: {error}", key=key) from error
     return _Looked(None)
@@ -158,11 +161,14 @@ def _look_at_images(path: str) -> _Looked:
     return _Looked(len(images), classes)
 
 
-def _entries(path: str) -> int | None:
-    """Length of a `.npy` list; nothing of it is loaded but its head.
+def _look_at_list(split: settings.SplitFacts, path: str) -> int | None:
+    """Length of a `.npy` list; a few of its images are decoded.
+
+    What is no array, or one of pickled objects, only the host can read: None, or the
+    length that its head names.
 
     Raises:
-        DataError: there is no such file.
+        DataError: there is no such file, no text in it, or an image cannot be read.
     """
     from numpy.lib import format as npy
 
@@ -175,10 +181,15 @@ def _entries(path: str) -> int | None:
         with open(path, "rb") as file:
             is_first = npy.read_magic(file) == (1, 0)
             read = npy.read_array_header_1_0 if is_first else npy.read_array_header_2_0
-            shape = read(file)[0]
+            shape, _, kind = read(file)
+        if kind.hasobject:
+            return shape[0] if shape else None
+        listed = np.load(path, allow_pickle=False, mmap_mode="r")
     except (OSError, ValueError):
         return None
-    return shape[0] if shape else None
+    old, new = split.prefixes
+    check_listed_images(Path(path), listed, old_prefix=old, new_prefix=new)
+    return len(listed)
 
 
 def _limited(split: settings.SplitFacts, looked: list[_Looked]) -> int | None:

@@ -121,7 +121,7 @@ def _order(out: Path, job: Job, splits: Splits, pretrained: Path) -> Order:
     recipe = load_recipe("quickstart")
     return Order(
         recipe,
-        rows + other_rows(recipe.rows, rows[0], job.seed),
+        rows + other_rows(recipe.rows, rows, job.seed),
         {"main": data_set("main", splits.train, splits.test)},
         Place(out / "table", Machine("cpu", 1, 0), job.seed),
     )

@@ -32,22 +32,23 @@ settings, each a list of overrides, and its benchmarks are of kind cost.
 `docs/table.md` says what each key means. Nothing here runs anything.
 """
 
-import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vissl_swav.host.errors import StartError
+from vissl_swav.suite import recipe_metrics
+from vissl_swav.suite.recipe_section import NUMBERS, Section, nearest
+from vissl_swav.suite.recipe_yaml import read_yaml
 
 KINDS = ("features", "knn", "svm", "low_shot_svm", "train", "cost")
 ON_FEATURES = ("knn", "svm", "low_shot_svm")
-# Of a file that is no recipe: not parsed for minutes.
-_MAX_BYTES = 2**20
-_NUMBERS = (int, float)
+# They name folders.
+_PLAIN = re.compile(r"\w[\w .+-]*")
+_LONGEST = 60
 
 
 @dataclass(frozen=True)
@@ -171,13 +172,7 @@ def load_recipe(name_or_file: str) -> Recipe:
             f"there is no recipe {name_or_file}; wanted one of {', '.join(ours)}, or "
             "a YAML file (docs/table.md)."
         )
-    try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise StartError(f"{file} is too large for a recipe.")
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        first = (str(error).strip().splitlines() or ["nested too deeply"])[0]
-        raise StartError(f"{file} cannot be read as YAML: {first}.") from error
+    tree = read_yaml(file)
     try:
         return parse_recipe(tree, file)
     except StartError as error:
@@ -190,7 +185,7 @@ def parse_recipe(tree: Any, file: Path) -> Recipe:
     Raises:
         StartError: a key is unknown or missing, or a value of the wrong kind.
     """
-    top = _Section(tree, "the recipe")
+    top = Section(tree, "the recipe")
     data = top.take("data", dict, {})
     rows = top.take("rows", dict, {})
     settings = top.take("settings", dict, {})
@@ -205,6 +200,9 @@ def parse_recipe(tree: Any, file: Path) -> Recipe:
         file=file,
     )
     top.end()
+    for place, names in (("data", data), ("rows", rows), ("benchmarks", listed)):
+        for name in names:
+            _check_name(str(name), place)
     _check_references(recipe)
     return recipe
 
@@ -214,7 +212,13 @@ def _row(name: str, tree: Any) -> Benchmark | None:
         return None
     if not isinstance(tree, Mapping):
         raise StartError(f"rows.{name} is {tree!r}; wanted keys and values, or {{}}.")
-    return _benchmark(name, {"kind": "train", **tree}, place=f"rows.{name}")
+    entry = _benchmark(name, {"kind": "train", **tree}, place=f"rows.{name}")
+    if entry.kind != "train" or entry.columns:
+        raise StartError(
+            f"rows.{name} is a training whose weights the benchmarks take; wanted no "
+            "`columns` and kind train."
+        )
+    return entry
 
 
 def _setting(name: str, tree: Any) -> tuple[str, ...]:
@@ -225,50 +229,90 @@ def _setting(name: str, tree: Any) -> tuple[str, ...]:
 
 def _benchmark(name: str, tree: Any, place: str | None = None) -> Benchmark:
     place = place or f"benchmarks.{name}"
-    section = _Section(tree, place)
+    section = Section(tree, place)
     kind = section.take("kind", str)
     if kind not in KINDS:
         raise StartError(f"{place}.kind is {kind!r}; wanted one of {', '.join(KINDS)}.")
     on_features = kind in ON_FEATURES
+    options = _options(kind, section, place)
     entry = Benchmark(
         name=name,
         kind=kind,
         protocol=" ".join(section.take("protocol", str, "").split()),
-        config=None if on_features else section.take("config", str),
-        data=None if on_features else section.take("data", str),
-        subset=_subset(
-            section.take("subset", (dict, type(None)), None), f"{place}.subset"
-        ),
-        batch=section.count("batch"),
-        epochs=section.count("epochs"),
-        least_steps=section.count("least_steps") or 0,
-        overrides=tuple(map(str, section.take("overrides", list, []))),
+        **(_ON_FEATURES if on_features else _of_host(section, place)),
         features=section.take("features", str) if on_features else None,
-        options=_options(kind, section, place),
+        options=options,
         columns=tuple(
             _column(str(column), entry, f"{place}.columns.{column}")
             for column, entry in section.take("columns", dict, {}).items()
         ),
     )
     section.end()
+    _check_metrics(entry, place)
     return entry
 
 
-def _options(kind: str, section: "_Section", place: str) -> dict[str, Any]:
+# Keys of a run of the host, which the kinds on features do not have.
+_ON_FEATURES: dict[str, Any] = {
+    **dict.fromkeys(("config", "data", "subset", "batch", "epochs")),
+    **{"least_steps": 0, "overrides": ()},
+}
+
+
+def _of_host(section: Section, place: str) -> dict[str, Any]:
+    return {
+        "config": section.take("config", str),
+        "data": section.take("data", str),
+        "subset": _subset(
+            section.take("subset", (dict, type(None)), None), f"{place}.subset"
+        ),
+        "batch": section.count("batch"),
+        "epochs": section.count("epochs"),
+        "least_steps": section.count("least_steps") or 0,
+        "overrides": tuple(map(str, section.take("overrides", list, []))),
+    }
+
+
+def _check_metrics(entry: Benchmark, place: str) -> None:
+    """A figure that the benchmark cannot give would be missed after all its work."""
+    known = recipe_metrics.possible(entry.kind, entry.options)
+    for column in entry.columns:
+        if known is not None and column.metric not in known:
+            given = (
+                f"which has {', '.join(known)}" if known else "which gives no figure"
+            )
+            raise StartError(
+                f"{place}.columns.{column.name}.metric is {column.metric}, and {place} "
+                f"is of kind {entry.kind}, {given}."
+            )
+
+
+def _check_name(name: str, place: str) -> None:
+    """Refuses a name that would be no folder's."""
+    if not _PLAIN.fullmatch(name) or len(name) > _LONGEST:
+        raise StartError(
+            f"{place} has the name {name!r}; wanted letters, digits, spaces and . _ + "
+            f"-, a letter or digit first, at most {_LONGEST} signs: it names a folder."
+        )
+
+
+def _options(kind: str, section: Section, place: str) -> dict[str, Any]:
     """The settings of the kinds on features; absent ones keep the tool's default."""
     if kind == "knn":
-        found = {
-            "k": section.numbers("k", (20, 200)),
+        return {
+            "k": section.wholes("k", (20, 200)),
             "temperature": section.numbers("temperature", (0.1,)),
         }
-        if any(int(k) != k for k in found["k"]):
-            raise StartError(f"{place}.k is {list(found['k'])}; wanted whole numbers.")
-        return {**found, "k": tuple(map(int, found["k"]))}
     if kind == "svm":
-        return {"costs": section.numbers("costs", ()), "folds": section.count("folds")}
+        costs, folds = section.numbers("costs", ()), section.count("folds")
+        if folds == 1 and len(costs) != 1:
+            raise StartError(
+                f"{place}.folds is 1; wanted 2 or more to choose a cost, or one cost."
+            )
+        return {"costs": costs, "folds": folds}
     if kind == "low_shot_svm":
         return {
-            "k": tuple(map(int, section.numbers("k", ()))),
+            "k": section.wholes("k", ()),
             "samples": section.count("samples"),
             "costs": section.numbers("costs", ()),
         }
@@ -278,8 +322,8 @@ def _options(kind: str, section: "_Section", place: str) -> dict[str, Any]:
 def _subset(tree: Any, place: str) -> Subset | None:
     if tree is None:
         return None
-    section = _Section(tree, place)
-    per_class, share = section.count("per_class"), section.take("share", _NUMBERS, None)
+    section = Section(tree, place)
+    per_class, share = section.count("per_class"), section.take("share", NUMBERS, None)
     seed = section.take("seed", int, 0)
     section.end()
     if (per_class is None) == (share is None):
@@ -290,10 +334,10 @@ def _subset(tree: Any, place: str) -> Subset | None:
 
 
 def _column(name: str, tree: Any, place: str) -> Column:
-    section = _Section(tree, place)
+    section = Section(tree, place)
     quoted = section.take("quoted", dict, {})
     for row, figure in quoted.items():
-        if not isinstance(figure, _NUMBERS) or isinstance(figure, bool):
+        if not isinstance(figure, NUMBERS) or isinstance(figure, bool):
             raise StartError(f"{place}.quoted.{row} is {figure!r}; wanted a number.")
     column = Column(
         name=name,
@@ -328,81 +372,21 @@ def _check_references(recipe: Recipe) -> None:
         if entry.data is not None and entry.data not in recipe.data:
             raise StartError(
                 f"{entry.name} names the data {entry.data}, which `data` does not "
-                f"have{_nearest(entry.data, recipe.data)}."
+                f"have{nearest(entry.data, recipe.data)}."
             )
         if entry.features is not None and kinds.get(entry.features) != "features":
             raise StartError(
                 f"{entry.name} takes the features of {entry.features}, which is no "
-                f"benchmark of kind features{_nearest(entry.features, kinds)}."
+                f"benchmark of kind features{nearest(entry.features, kinds)}."
             )
+        if entry.features is not None:
+            order = list(kinds)
+            if order.index(entry.features) > order.index(entry.name):
+                raise StartError(
+                    f"{entry.name} takes the features of {entry.features}, which "
+                    "stands below it; benchmarks run in their order: put that first."
+                )
     names = [column.name for column in recipe.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise StartError(f"two columns are called {twice[0]}; names are unique.")
-
-
-class _Section:
-    """A mapping whose keys must all be known."""
-
-    def __init__(self, tree: Any, place: str):
-        if not isinstance(tree, Mapping):
-            raise StartError(f"{place} is {tree!r}; wanted keys and values.")
-        self._tree, self._place, self._asked = dict(tree), place, set[str]()
-
-    def take(self, key: str, kind: Any, default: Any = ...) -> Any:
-        """The value, of this kind; the default where the key is missing."""
-        self._asked.add(key)
-        if key not in self._tree:
-            if default is ...:
-                raise StartError(f"{self._place} has no `{key}`, which is needed.")
-            return default
-        value = self._tree[key]
-        wrong = isinstance(value, bool) and kind is not bool
-        if wrong or not isinstance(value, kind):
-            names = kind if isinstance(kind, tuple) else (kind,)
-            wanted = " or ".join(_WORDS[one] for one in names)
-            raise StartError(f"{self._place}.{key} is {value!r}; wanted {wanted}.")
-        return value
-
-    def count(self, key: str) -> int | None:
-        """A whole number of at least 1, or None."""
-        value = self.take(key, int, None)
-        if value is not None and value < 1:
-            raise StartError(f"{self._place}.{key} is {value}; wanted at least 1.")
-        return value
-
-    def numbers(self, key: str, default: tuple[float, ...]) -> tuple[float, ...]:
-        """Positive numbers: a list, or one."""
-        value = self.take(key, (list, int, float), list(default))
-        entries = value if isinstance(value, list) else [value]
-        for entry in entries:
-            good = isinstance(entry, _NUMBERS) and not isinstance(entry, bool)
-            if not good or not entry > 0:
-                raise StartError(
-                    f"{self._place}.{key} holds {entry!r}; wanted numbers above 0."
-                )
-        return tuple(entries)
-
-    def end(self) -> None:
-        """Refuses keys that nobody asked for."""
-        for key in self._tree:
-            if key not in self._asked:
-                raise StartError(
-                    f"{self._place} has an unknown key `{key}`"
-                    f"{_nearest(str(key), self._asked)}."
-                )
-
-
-_WORDS = {
-    dict: "keys and values",
-    list: "a list",
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-}
-
-
-def _nearest(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, [str(k) for k in known], n=1)
-    return f"; did you mean `{close[0]}`?" if close else f" ({', '.join(known)})"

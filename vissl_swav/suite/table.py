@@ -16,12 +16,12 @@ from rich.console import Console
 from vissl_swav import __version__
 from vissl_swav.data.errors import DataError
 from vissl_swav.host.errors import StartError
-from vissl_swav.suite import stage, table_outputs
-from vissl_swav.suite.recipe import Benchmark
+from vissl_swav.suite import table_outputs
+from vissl_swav.suite.table_attempts import run_row
 from vissl_swav.suite.table_display import Display
-from vissl_swav.suite.table_jobs import Job, Outcome, final_checkpoint, write_whole
+from vissl_swav.suite.table_jobs import Outcome, write_whole
 from vissl_swav.suite.table_outputs import TransferTable
-from vissl_swav.suite.table_plan import MARKER, Order, job_of, plan
+from vissl_swav.suite.table_plan import MARKER, Order, hindrance, job_of, plan, standing
 from vissl_swav.suite.table_rows import Row, ready
 from vissl_swav.train import INSTALL_LINE, have_host
 
@@ -43,12 +43,12 @@ def main(options: argparse.Namespace) -> int:
         if options.slurm is not None:
             _submit(order, options, console)
         table, interrupted = run(order, console, collect=options.slurm is not None)
-    except (StartError, DataError) as error:
+        write(table, order)
+    except (StartError, DataError, OSError) as error:
         console.print(
             f"vissl-swav table: {error}", style="red", markup=False, soft_wrap=True
         )
         return 2
-    write(table, order)
     show(table, order.place.out)
     if interrupted:
         console.print("Interrupted. The same command goes on where it stopped.")
@@ -95,7 +95,7 @@ def run(
                 absent = _absent(order, row, collect)
                 asked = replace(order, absent=absent)
                 row = ready(row, order.place.out)
-                _run_row(asked, row, display, outcomes[row.name])
+                run_row(asked, row, display, outcomes[row.name])
         except KeyboardInterrupt:
             names = [row.name for row in order.rows]
             return TransferTable(order.recipe, names, outcomes), True
@@ -127,64 +127,6 @@ def _terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _run_row(
-    order: Order, row: Row, display: Display, outcomes: dict[str, Outcome]
-) -> None:
-    """Every benchmark on a row; the row's own training first."""
-    if row.training is not None:
-        trained = _attempt(order, row, row.training, None, display)
-        if trained.state != "done":
-            for entry in order.recipe.benchmarks:
-                outcomes[entry.name] = replace(
-                    trained, message=f"its training: {trained.message}"
-                )
-                display.advance()
-            return
-        weights = final_checkpoint(trained.folder)
-        row = replace(row, weights=weights, identity=f"training {trained.folder.name}")
-    jobs: dict[str, Job] = {}
-    for entry in order.recipe.benchmarks:
-        before = outcomes.get(entry.features or "")
-        if before is not None and before.state != "done":
-            outcomes[entry.name] = replace(
-                before, message=f"its features: {before.message}"
-            )
-            display.advance()
-            continue
-        features = jobs.get(entry.features or "")
-        outcomes[entry.name] = _attempt(order, row, entry, features, display, jobs)
-
-
-def _attempt(
-    order: Order,
-    row: Row,
-    entry: Benchmark,
-    features: Job | None,
-    display: Display,
-    jobs: dict[str, Job] | None = None,
-) -> Outcome:
-    """Runs a benchmark; what fails becomes an outcome, and the rest goes on."""
-    folder = order.place.out / "rows" / row.folder / entry.name
-    if features is None and entry.data not in order.data:
-        what = order.recipe.data.get(entry.data or "", "")
-        display.advance()
-        return Outcome("no data", folder, {}, 0.0, f"--data {entry.data}=PATH: {what}")
-    with display.line(f"{row.name}: {entry.name}") as report:
-        try:
-            job = job_of(order, row, entry, features=features)
-            if jobs is not None:
-                jobs[entry.name] = job
-            folder = job.folder
-            if order.absent is not None:
-                state, message = order.absent
-                return job.finished() or Outcome(state, folder, {}, 0.0, message)
-            return job.run(report)
-        except DataError as error:
-            return Outcome("no data", folder, {}, 0.0, str(error))
-        except (stage.StageFailed, StartError, OSError, ValueError) as error:
-            return Outcome("failed", folder, {}, 0.0, str(error))
 
 
 def failures(table: TransferTable) -> list[tuple[str, str, Outcome]]:
@@ -228,6 +170,8 @@ def show(table: TransferTable, out: Path) -> None:
     console.print(table_outputs.terminal(table))
     for line in table_outputs.above_random(table):
         console.print(f"{line}.", markup=False, soft_wrap=True)
+    for about, note in table_outputs.notes(table):
+        console.print(f"{about}: {note}.", markup=False, soft_wrap=True)
     said: set[str] = set()
     for row, name, outcome in _all(table):
         if outcome.state in ("done", "not run") or outcome.message in said:
@@ -246,13 +190,30 @@ def show(table: TransferTable, out: Path) -> None:
 
 
 def _print_plan(order: Order) -> None:
+    """Each row, its benchmarks, and which of them are finished."""
     console = Console(file=sys.stdout)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     for row in order.rows:
-        kind = row.weights or ("trained here" if row.training else "random weights")
-        console.print(f"{row.name}: {kind}", markup=False, soft_wrap=True)
+        say(f"{row.name}: {_what(order, row)}")
+        states = standing(order, row)
         for entry in order.recipe.benchmarks:
-            there = entry.data is None or entry.data in order.data
-            text = f"  {entry.name}: {entry.config or f'on {entry.features}'}"
-            console.print(
-                text if there else f"{text} (no data)", markup=False, soft_wrap=True
-            )
+            how = entry.config or f"on {entry.features}"
+            say(f"  {entry.name}: {how} ({states[entry.name]})")
+
+
+def _what(order: Order, row: Row) -> str:
+    """Where the row's weights come from."""
+    if row.weights is not None:
+        return str(row.weights)
+    if row.training is not None:
+        state = hindrance(order, row.training)
+        if state is None:
+            done = job_of(order, row, row.training).finished() is not None
+            state = "done" if done else "to do"
+        return f"trained here ({state})"
+    if row.saved is None:
+        return "; ".join(row.overrides) or "the config as it is"
+    return "random weights"

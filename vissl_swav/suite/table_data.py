@@ -2,18 +2,16 @@
 
 import hashlib
 import json
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from vissl_swav.data import folders, subsets
+from vissl_swav.data import folders
 from vissl_swav.data.errors import DataError
 from vissl_swav.host.quoting import quoted
-from vissl_swav.suite.recipe import Recipe, Subset
-from vissl_swav.suite.table_rows import Row
+from vissl_swav.suite import table_lists
+from vissl_swav.suite.recipe import Recipe
+from vissl_swav.suite.table_rows import Row, digest_of
 
 _SPLITS = (("train",), ("test", "val"))
 
@@ -42,7 +40,9 @@ class DataSet:
         train: training images.
         test: test images.
         num_classes: in both.
-        identity: tells it from other data; files that change inside do not change it.
+        identity: tells it from other data; images that change inside do not change it.
+        fewest: training images of the smallest class; None where an image may have
+            several labels.
     """
 
     name: str
@@ -50,6 +50,7 @@ class DataSet:
     test: Split
     num_classes: int
     identity: str
+    fewest: int | None
 
     def overrides(self, *, test: bool = True) -> list[str]:
         """Where the images are, for the host's command line.
@@ -165,112 +166,21 @@ def data_set(
         Split(train.path, None, train.num_images),
         Split(test.path, None, test.num_images),
         len(train.images_per_class),
-        _identity(str(train.path), str(test.path), json.dumps(counts, sort_keys=True)),
+        identity(str(train.path), str(test.path), json.dumps(counts, sort_keys=True)),
+        min(train.images_per_class.values()),
     )
 
 
 def _lists(name: str, path: Path) -> DataSet:
-    splits, classes = [], []
-    for names in _SPLITS:
-        stem = next((s for s in names if (path / f"{s}_images.npy").is_file()), None)
-        if stem is None:
-            raise DataError(
-                f"{path} has train_images.npy but no test_images.npy or val_images.npy."
-            )
-        images, labels = path / f"{stem}_images.npy", path / f"{stem}_labels.npy"
-        if not labels.is_file():
-            raise DataError(f"{path} has {images.name} but no {labels.name}.")
-        listed, marks = _array(images), _array(labels)
-        if len(listed) != len(marks) or not len(listed):
-            raise DataError(
-                f"{images} has {len(listed)} entries and {labels.name} {len(marks)}; "
-                "wanted as many of both, and at least one."
-            )
-        splits.append(Split(images, labels, len(listed)))
-        classes.append(marks.shape[1] if marks.ndim == 2 else int(marks.max()) + 1)
-    digest = _identity(str(path), *(_file_digest(s.labels) for s in splits))
-    return DataSet(name, splits[0], splits[1], max(classes), digest)
+    lists = [table_lists.read(path, names) for names in _SPLITS]
+    table_lists.check_together(*lists)
+    files = [file for one in lists for file in (one.images, one.labels)]
+    digest = identity(str(path), *map(digest_of, files))
+    splits = [Split(one.images, one.labels, len(one.marks)) for one in lists]
+    classes = max(one.num_classes for one in lists)
+    return DataSet(name, splits[0], splits[1], classes, digest, lists[0].fewest)
 
 
-def _array(file: Path) -> np.ndarray:
-    try:
-        return np.load(file, allow_pickle=False, mmap_mode="r")
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(
-            f"{file} cannot be read as a NumPy array ({error}); wanted the lists that "
-            "the host's extra_scripts/datasets write."
-        ) from error
-
-
-def _file_digest(file: Path | None) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file is not None else ""
-
-
-def _identity(*parts: str) -> str:
+def identity(*parts: str) -> str:
+    """A digest that tells data from other data."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def take_subset(data: DataSet, subset: Subset, folder: Path) -> DataSet:
-    """The data set with a part of its training images, made once below `folder`.
-
-    Raises:
-        DataError: a class has fewer images than are asked for.
-    """
-    amount = f"{subset.per_class}-a-class" if subset.per_class else f"{subset.share:g}"
-    target = folder / f"{data.name}-{data.identity[:6]}-{amount}-seed{subset.seed}"
-    if not target.exists():
-        scratch = target.with_name(f".{target.name}-unfinished")
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.parent.mkdir(parents=True, exist_ok=True)
-        if data.train.labels is None:
-            subsets.subsample_folder(
-                data.train.images,
-                scratch,
-                per_class=subset.per_class,
-                share=subset.share,
-                seed=subset.seed,
-            )
-        else:
-            _sublists(data, subset, scratch)
-        scratch.rename(target)
-    train = _subset_split(data, target)
-    identity = _identity(data.identity, target.name)
-    return DataSet(data.name, train, data.test, data.num_classes, identity)
-
-
-def _subset_split(data: DataSet, target: Path) -> Split:
-    if data.train.labels is not None:
-        images, labels = target / "train_images.npy", target / "train_labels.npy"
-        return Split(images, labels, len(_array(images)))
-    count = sum(map(len, folders.list_images(target).values()))
-    return Split(target, None, count)
-
-
-def _sublists(data: DataSet, subset: Subset, target: Path) -> None:
-    assert data.train.labels is not None
-    images, labels = _array(data.train.images), np.asarray(_array(data.train.labels))
-    if labels.ndim != 1:
-        raise DataError(
-            f"{data.train.labels} holds {labels.shape[1]} labels an image; a part by "
-            "class wants one."
-        )
-    generator = np.random.default_rng(subset.seed)
-    chosen: list[np.ndarray] = []
-    for number in np.unique(labels[labels >= 0]):
-        places = np.flatnonzero(labels == number)
-        count = subset.per_class or max(1, round(len(places) * (subset.share or 0.0)))
-        if count > len(places):
-            raise DataError(
-                f"class {number} of {data.train.labels} has {len(places)} images, "
-                f"fewer than {count}."
-            )
-        chosen.append(generator.permutation(places)[:count])
-    order = np.sort(np.concatenate(chosen))
-    target.mkdir(parents=True)
-    np.save(target / "train_images.npy", np.asarray(images)[order])
-    np.save(target / "train_labels.npy", labels[order])
-
-
-def missing(recipe: Recipe, data: Mapping[str, DataSet]) -> dict[str, str]:
-    """The data sets that there are not, and what they would be."""
-    return {name: what for name, what in recipe.data.items() if name not in data}

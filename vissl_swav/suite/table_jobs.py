@@ -2,29 +2,28 @@
 
 import contextlib
 import hashlib
-import itertools
 import json
-import os
 import re
-import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vissl_swav.suite import stage
+from vissl_swav.data.errors import DataError
+from vissl_swav.suite import stage, table_kinds
 from vissl_swav.suite.recipe import Benchmark
-from vissl_swav.suite.table_data import DataSet, take_subset
+from vissl_swav.suite.table_data import DataSet
 from vissl_swav.suite.table_rows import Row
-from vissl_swav.suite.table_runs import Machine, accuracies, host_overrides
+from vissl_swav.suite.table_runs import Machine, host_overrides
+from vissl_swav.suite.table_subsets import identity_of, take_subset
 from vissl_swav.weights.whole_file import whole_file
 
 RESULT = "result.json"
-WARM_UP = 5
+NO_DATA, TOO_FEW = "no data", "too few images"
 FINAL = "model_final_checkpoint_phase*.torch"
 _PHASE = re.compile(r"phase(\d+)\.torch$")
-IMAGENET_IMAGES = 1_281_167
 Report = stage.Report
 
 
@@ -33,11 +32,12 @@ class Outcome:
     """What became of a benchmark on a row.
 
     Attributes:
-        state: "done", "failed" or "no data".
+        state: "done", "failed", `NO_DATA`, `TOO_FEW` or "not run".
         folder: of its files.
         figures: by metric, as measured.
         seconds: that it took.
-        message: why there are no figures.
+        message: why there are no figures, or not all of them.
+        notes: what the reader of a figure must know.
     """
 
     state: str
@@ -45,6 +45,7 @@ class Outcome:
     figures: Mapping[str, float]
     seconds: float = 0.0
     message: str = ""
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,30 @@ class Job:
     ):
         self.entry, self.row, self.place = entry, row, place
         self.features = features
-        if entry.subset is not None:
-            data = take_subset(data, entry.subset, place.out / "data")
-        self.data = data
+        self.whole = data
         digest = hashlib.sha256(json.dumps(self._job(), sort_keys=True).encode())
         self.digest = digest.hexdigest()[:8]
         self.folder = place.out / "rows" / row.folder / f"{entry.name}-{self.digest}"
+
+    @cached_property
+    def data(self) -> DataSet:
+        """The data set, or the part of it that the benchmark takes, drawn when asked.
+
+        Raises:
+            TooFewImages: a class has fewer images than the part takes.
+        """
+        if self.features is not None:
+            return self.features.data
+        if self.entry.subset is None:
+            return self.whole
+        return take_subset(self.whole, self.entry.subset, self.place.out / "data")
+
+    @property
+    def data_identity(self) -> str:
+        """Of `data`; nothing is drawn for it."""
+        if self.features is not None:
+            return self.features.data_identity
+        return identity_of(self.whole, self.entry.subset)
 
     def _job(self) -> dict[str, Any]:
         """What decides the figures; another job gets another folder."""
@@ -91,7 +110,7 @@ class Job:
             "weights": self.row.identity,
             "trunk": trunk and [trunk.name, dict(trunk.settings)],
             "overrides": list(self.row.overrides),
-            "data": self.data.identity,
+            "data": self.data_identity,
             "seed": self.place.seed,
             "features": self.features.digest if self.features else None,
         }
@@ -102,8 +121,13 @@ class Job:
             text = (self.folder / RESULT).read_text(encoding="utf-8")
             kept = json.loads(text)
             figures = {str(k): float(v) for k, v in kept["figures"].items()}
-            return Outcome("done", self.folder, figures, float(kept["seconds"]))
+            seconds, notes = float(kept["seconds"]), map(str, kept.get("notes", ()))
+            return Outcome("done", self.folder, figures, seconds, notes=tuple(notes))
         return None
+
+    def forget(self) -> None:
+        """What is finished is so no longer."""
+        (self.folder / RESULT).unlink(missing_ok=True)
 
     def run(self, report: Report) -> Outcome:
         """The kept result, or a new one.
@@ -114,44 +138,69 @@ class Job:
         Raises:
             StageFailed: a run of the host failed.
             StartError: the recipe asks for what there is not.
+            DataError: the part of the data cannot be drawn, or features not be used.
         """
         kept = self.finished()
         if kept is not None:
             return kept
+        if self.features is not None and not self.features.holds_features():
+            self.features.forget()  # Its files were deleted: once more.
+            self.features.run(report)
         started = time.perf_counter()
-        figures = _KINDS[self.entry.kind](self, report)
+        measured = table_kinds.measure(self, report)
         seconds = round(time.perf_counter() - started, 1)
         content = {
-            **{"figures": figures, "seconds": seconds, "job": self._job()},
+            **{"figures": measured.figures, "notes": list(measured.notes)},
+            **{"seconds": seconds, "job": self._job()},
             "device": self.place.machine.device,
             "date": time.strftime("%Y-%m-%d"),
         }
         write_whole(self.folder / RESULT, json.dumps(content, indent=2))
-        return Outcome("done", self.folder, figures, seconds)
+        figures, notes = measured.figures, tuple(measured.notes)
+        return Outcome("done", self.folder, figures, seconds, notes=notes)
+
+    def holds_features(self) -> bool:
+        """Whether the files of an extraction are all there, of whatever layer."""
+        from vissl_swav.suite import features as files
+
+        try:
+            for layer in files.layers(self.folder):
+                for split in ("train", "test"):
+                    files.open_stored(self.folder, split, layer)
+        except DataError:
+            return False
+        return True
 
     def host(self, name: str, extra: list[str], report: Report) -> None:
         """A run of the host in the job's folder."""
-        place = self.place
-        lines = host_overrides(
-            self.entry, self.row, self.data, place.machine, place.seed
-        )
+        place, row = self.place, self.row
+        lines = host_overrides(self.entry, row, self.data, place.machine, place.seed)
+        if row.training not in (None, self.entry) and row.weights is None:
+            # Without weights the run would take random ones.
+            raise stage.StageFailed(f"{row.name} has no checkpoint any more.", 1)
         stage.run(name, [*lines, *extra], self.folder, report)
 
 
-def final_checkpoint(folder: Path) -> Path:
-    """The checkpoint that a finished training left.
-
-    Raises:
-        StageFailed: there is none.
-    """
+def find_final(folder: Path) -> Path | None:
+    """The checkpoint that a finished training left, if it is there."""
     found = {
         int(match[1]): path
         for path in folder.glob(FINAL)
         if (match := _PHASE.search(path.name))
     }
-    if not found:
+    return found[max(found)] if found else None
+
+
+def final_checkpoint(folder: Path) -> Path:
+    """The same.
+
+    Raises:
+        StageFailed: there is none.
+    """
+    found = find_final(folder)
+    if found is None:
         raise stage.StageFailed(f"{folder} holds no final checkpoint.", 1)
-    return found[max(found)]
+    return found
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -159,120 +208,3 @@ def write_whole(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
-
-
-def _extract(job: Job, report: Report) -> dict[str, float]:
-    for stale in job.folder.glob("*.npy"):
-        stale.unlink()  # Of an extraction that was broken off.
-    job.host("Feature extraction", ["engine_name=extract_features"], report)
-    return {}
-
-
-def _train(job: Job, report: Report) -> dict[str, float]:
-    job.host(job.entry.name, [], report)
-    metrics = job.folder / "metrics.json"
-    lines = []
-    if metrics.is_file():
-        text = metrics.read_text(encoding="utf-8")
-        lines = [json.loads(line) for line in text.splitlines() if line.strip()]
-    found = accuracies(lines)
-    if not found:
-        raise stage.StageFailed(
-            f"{job.entry.name} has finished, but {metrics} holds no test accuracy. The "
-            "config must test: TEST_MODEL true and an accuracy_list_meter.",
-            1,
-        )
-    return found
-
-
-def _cost(job: Job, report: Report) -> dict[str, float]:
-    """Of training steps, the first few left out: they warm up."""
-    job.host(job.entry.name, [], report)
-    lines = stage.steps(job.folder)
-    times = [b["time"] - a["time"] for a, b in itertools.pairwise(lines[WARM_UP:])]
-    if not times:
-        raise stage.StageFailed(
-            f"{job.entry.name} made {len(lines)} steps; wanted more than "
-            f"{WARM_UP + 1}, of which the first {WARM_UP} do not count. Give it more "
-            "data or epochs.",
-            1,
-        )
-    seconds = statistics.median(times)
-    images = lines[-1]["images"]
-    return {
-        "seconds_per_step": seconds,
-        "images_per_second": images / seconds,
-        "hours_100_epochs": 100 * IMAGENET_IMAGES * seconds / images / 3600,
-        "peak_gb": max(line["peak_memory"] for line in lines) / 1e9,
-    }
-
-
-def _knn(job: Job, report: Report) -> dict[str, float]:
-    from vissl_swav.suite import features as files
-    from vissl_swav.suite import knn
-
-    train, test = _feature_sets(job, files.open_stored)
-    results = knn.evaluate(
-        train,
-        test,
-        num_neighbors=job.entry.options["k"],
-        temperatures=job.entry.options["temperature"],
-        device="cuda" if job.place.machine.device == "gpu" else "cpu",
-        report=lambda done, total: report(done, total, ""),
-    )
-    found = {}
-    for result in results:
-        stem = f"k{result.k}_t{result.temperature:g}"
-        found |= {f"{stem}_top1": result.top1, f"{stem}_top5": result.top5}
-    return found
-
-
-def _svm(job: Job, report: Report) -> dict[str, float]:
-    from vissl_swav.suite import features as files
-    from vissl_swav.suite import svm
-
-    train, test = _feature_sets(job, files.load)
-    options = {key: value for key, value in job.entry.options.items() if value}
-    result = svm.evaluate(
-        train,
-        test,
-        seed=job.place.seed,
-        jobs=os.cpu_count() or 1,
-        report=lambda done, total: report(done, total, ""),
-        **options,
-    )
-    return {result.metric: result.value}
-
-
-def _low_shot_svm(job: Job, report: Report) -> dict[str, float]:
-    from vissl_swav.suite import features as files
-    from vissl_swav.suite import low_shot_svm
-
-    train, test = _feature_sets(job, files.load)
-    names = {"k": "k_values", "samples": "num_samples", "costs": "costs"}
-    options = {names[k]: value for k, value in job.entry.options.items() if value}
-    results = low_shot_svm.evaluate(
-        train,
-        test,
-        seed=job.place.seed,
-        jobs=os.cpu_count() or 1,
-        report=lambda done, total: report(done, total, ""),
-        **options,
-    )
-    return {f"k{result.k}": result.mean for result in results}
-
-
-def _feature_sets(job: Job, read: Callable[..., Any]) -> tuple[Any, Any]:
-    assert job.features is not None
-    folder, layer = job.features.folder, job.row.trunk.layer
-    return read(folder, "train", layer), read(folder, "test", layer)
-
-
-_KINDS: dict[str, Callable[[Job, Report], dict[str, float]]] = {
-    "features": _extract,
-    "train": _train,
-    "cost": _cost,
-    "knn": _knn,
-    "svm": _svm,
-    "low_shot_svm": _low_shot_svm,
-}

@@ -41,10 +41,8 @@ class TransferTable:
         outcome = self._outcome(row, column)
         if outcome is None:
             return "not run"
-        if outcome.state != "done":
-            return outcome.state
         value = outcome.figures.get(column.metric)
-        return "no figure" if value is None else number(value, column)
+        return outcome.state if value is None else number(value, column)
 
     def _outcome(self, row: str, column: Column) -> Outcome | None:
         for entry in self.recipe.benchmarks:
@@ -111,6 +109,24 @@ def _above(table: TransferTable, row: str, column: Column) -> bool:
     return value > random if column.more_is_better else value < random
 
 
+def notes(table: TransferTable) -> list[tuple[str, str]]:
+    """What the reader of a figure must know, and the rows and columns it is about.
+
+    The same of several rows stands once.
+    """
+    about: dict[tuple[str, str], list[str]] = {}
+    for entry in table.recipe.benchmarks:
+        titles = ", ".join(column.title for column in entry.columns) or entry.name
+        for row in table.rows:
+            outcome = table.outcomes.get(row, {}).get(entry.name)
+            for note in outcome.notes if outcome is not None else ():
+                about.setdefault((titles, note), []).append(row)
+    return [
+        (f"{titles} ({', '.join(rows)})", note)
+        for (titles, note), rows in about.items()
+    ]
+
+
 def cells(table: TransferTable) -> list[list[str]]:
     """Every row as texts, those of others last; the first cell is the name."""
     columns = table.recipe.columns
@@ -148,7 +164,9 @@ def markdown(table: TransferTable) -> str:
     lines = [f"# {_one_line(table.recipe.title)}", ""]
     lines += [_md_row(head), _md_row(["---", *["---:"] * len(columns)])]
     lines += [_md_row(line) for line in cells(table)]
-    lines += ["", *(f"* {line}." for line in above_random(table)), ""]
+    lines += ["", *(f"* {line}." for line in above_random(table))]
+    lines += [f"* {_one_line(about)}: {note}." for about, note in notes(table)]
+    lines += [""]
     for title, text in protocols(table.recipe):
         lines.append(f"* **{_one_line(title)}**: {text}")
     sources = {c.source for c in columns if c.source}
@@ -236,6 +254,7 @@ def as_json(table: TransferTable, facts: Mapping[str, Any]) -> str:
                 "seconds": outcome.seconds,
                 "folder": str(outcome.folder),
                 "message": outcome.message,
+                "notes": list(outcome.notes),
             }
             for name, outcome in table.outcomes.get(row, {}).items()
         }

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
+from vissl_swav.data.errors import DataError
 from vissl_swav.suite import stage, table_neighbors, table_outputs
 from vissl_swav.suite.figures import smoothed
 from vissl_swav.suite.recipe import Benchmark
+from vissl_swav.suite.table_data import DataSet
 from vissl_swav.suite.table_outputs import TransferTable
 
 _STYLE = """
@@ -50,6 +52,7 @@ def page(table: TransferTable, order: Any, facts: Mapping[str, Any]) -> str:
         _definitions(_facts(table, facts)),
         _table(table),
         *(f"<p>{_text(line)}.</p>" for line in table_outputs.above_random(table)),
+        *(f"<p>{_text(a)}: {_text(b)}.</p>" for a, b in table_outputs.notes(table)),
         *_absent(table),
         "<h2>Protocols</h2>",
         _definitions(table_outputs.protocols(table.recipe)),
@@ -68,14 +71,14 @@ def page(table: TransferTable, order: Any, facts: Mapping[str, Any]) -> str:
 
 
 def _facts(table: TransferTable, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    hours = sum(o.seconds for row in table.outcomes.values() for o in row.values())
+    seconds = sum(o.seconds for row in table.outcomes.values() for o in row.values())
     shown = [
         ("recipe", table.recipe.name),
         ("date", str(facts["date"])),
         ("seed", str(facts["seed"])),
         ("software", f"vissl_swav {facts['version']}, torch {torch.__version__}"),
         ("machine", f"{facts['device']}, {platform.machine()}"),
-        ("time of the benchmarks", f"{hours / 60:.1f} min"),
+        ("time of the benchmarks", f"{seconds / 60:.1f} min"),
     ]
     shown += [(f"data {name}", path) for name, path in facts["data"].items()]
     shown += [(f"row {name}", path) for name, path in facts["checkpoints"].items()]
@@ -201,10 +204,7 @@ def _neighbours(table: TransferTable, order: Any) -> list[str]:
             if outcome is None or outcome.state != "done":
                 continue
             data, layer = order.data[entry.data], rows[name].trunk.layer
-            found = table_neighbors.neighbourhoods(outcome.folder, layer, data)
-            if found:
-                parts.append(f"<h3>{_text(name)}</h3>")
-                parts += [_near(one) for one in found]
+            parts += _neighbours_of(name, outcome.folder, layer, data)
         break
     if not parts:
         return []
@@ -214,6 +214,16 @@ def _neighbours(table: TransferTable, order: Any) -> list[str]:
         "Green frame: of the same class; red: of another.</p>",
         *parts,
     ]
+
+
+def _neighbours_of(name: str, folder: Path, layer: str, data: DataSet) -> list[str]:
+    try:
+        found = table_neighbors.neighbourhoods(folder, layer, data)
+    except (DataError, OSError) as error:
+        return [f"<h3>{_text(name)}</h3>", f"<p>Left out: {_text(str(error))}</p>"]
+    if not found:
+        return []
+    return [f"<h3>{_text(name)}</h3>", *(_near(one) for one in found)]
 
 
 def _near(one: table_neighbors.Neighbourhood) -> str:

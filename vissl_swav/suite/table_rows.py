@@ -73,7 +73,7 @@ def checkpoint_rows(given: Sequence[str]) -> list[Row]:
             lone = methods.count(trunk.method) == 1
             name = trunk.method if lone else f"{trunk.method} {_place(file)}"
         foreign = not (file.parent / CONFIG_NAME).exists()
-        named.append(Row(name, trunk, file, _digest(file), is_foreign=foreign))
+        named.append(Row(name, trunk, file, digest_of(file), is_foreign=foreign))
     names = [row.name for row in named]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -92,13 +92,24 @@ def ready(row: Row, out: Path) -> Row:
 
 
 def other_rows(
-    rows: Mapping[str, Benchmark | None], first: Row, seed: int
+    rows: Mapping[str, Benchmark | None], checkpoints: Sequence[Row], seed: int
 ) -> list[Row]:
-    """The recipe's own rows, on the trunk of the first checkpoint."""
+    """The recipe's own rows, on the trunk of the first checkpoint.
+
+    Raises:
+        StartError: a checkpoint has the name of one of them.
+    """
+    for row in checkpoints:
+        if row.name in rows:
+            raise StartError(
+                f"a checkpoint's row is called {row.name}, as a row of the recipe is; "
+                "give it another name: NAME=PATH, or leave the recipe's rows out "
+                "(--only-checkpoints)."
+            )
+    trunk = checkpoints[0].trunk
     return [
-        Row(name, first.trunk, None, f"{name}: random weights of seed {seed}", training)
+        Row(name, trunk, None, f"{name}: random weights of seed {seed}", training)
         for name, training in rows.items()
-        if name != first.name
     ]
 
 
@@ -138,7 +149,8 @@ def _place(file: Path) -> str:
     return (telling or parents or [file.name])[0]
 
 
-def _digest(file: Path) -> str:
+def digest_of(file: Path) -> str:
+    """SHA-256 of what a file holds."""
     digest = hashlib.sha256()
     with file.open("rb") as opened:
         while block := opened.read(2**20):

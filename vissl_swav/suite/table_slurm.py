@@ -6,6 +6,7 @@ then collects what they have left.
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import time
@@ -47,6 +48,19 @@ def parse_settings(text: str) -> dict[str, Any]:
     return settings
 
 
+def check(text: str) -> None:
+    """Refuses what would run on this machine unasked, as submitit does without sbatch.
+
+    Raises:
+        StartError: settings that are none, or no sbatch here and no cluster named.
+    """
+    if "cluster" not in parse_settings(text) and shutil.which("sbatch") is None:
+        raise StartError(
+            "--slurm: there is no sbatch on this machine. Start it where jobs are "
+            "submitted, or say cluster=local to run the rows here, at once."
+        )
+
+
 def parameters(settings: Mapping[str, Any], cluster: str) -> dict[str, Any]:
     """What submitit is told.
 
@@ -81,7 +95,7 @@ def command(options: argparse.Namespace, row: str) -> list[str]:
         line += ["--columns", options.columns]
     if options.only_checkpoints:
         line.append("--only-checkpoints")
-    if options.processes:
+    if options.processes is not None:
         line += ["--processes", str(options.processes)]
     line += ["--device", options.device, "--workers", str(options.workers)]
     return [*line, "--seed", str(options.seed), "--row", row]

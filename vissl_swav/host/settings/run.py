@@ -15,7 +15,8 @@ from vissl_swav.host.settings.sums import followed_loss
 class SplitFacts:
     """Where the images of a split lie; `limit` is -1 for all of them.
 
-    `streamed` is the number of images of an epoch where they come from a stream.
+    `streamed` is the number of images of an epoch where they come from a stream;
+    `prefixes` are what the host takes from the paths of a list, and puts there.
     """
 
     name: str
@@ -28,6 +29,7 @@ class SplitFacts:
     copied_to_local_disk: bool
     labelled: bool
     streamed: int | None = None
+    prefixes: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True)
@@ -162,4 +164,5 @@ def _split_facts(cfg: Any, name: str) -> SplitFacts:
         streamed=stream_settings(cfg).images_per_epoch
         if name == "TRAIN" and streams(cfg)
         else None,
+        prefixes=(data.REMOVE_IMG_PATH_PREFIX or "", data.NEW_IMG_PATH_PREFIX or ""),
     )
