@@ -137,7 +137,10 @@ def test_data_and_losses_of_the_host(host, images, capsys):
     assert cli.main(["plan", quick, batch, f"data={images}"]) == 0
     assert rows_of(capsys.readouterr().out)["images"] == "48"
     assert cli.main(["plan", "config=pretrain/simclr/simclr_8node_resnet"]) == 2
-    assert "VISSL's own" in capsys.readouterr().err
+    assert (
+        "loss of this config is simclr_info_nce_loss; a plan is for"
+        in capsys.readouterr().err
+    )
 
 
 # The commands of the threads, as far as these tell them, in keys of ours.
