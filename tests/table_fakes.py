@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+import host_runs
 import yaml
 
 from vissl_swav.suite import table_arguments
@@ -139,3 +140,10 @@ def draw(images, folder):
 
     whole = table_data.read("main", images)
     return table_subsets.take_subset(whole, Subset(2, None, 0), folder).train.num_images
+
+
+def make_images(root: Path) -> Path:
+    """An image folder of 3 classes: 10 training and 2 test images of each."""
+    host_runs.make_images(root / "train", classes=3, per_class=10)
+    host_runs.make_images(root / "val", classes=3, per_class=2, seed=1)
+    return root

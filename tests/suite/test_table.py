@@ -6,7 +6,6 @@ import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
-import host_runs
 import numpy as np
 import pytest
 import table_fakes
@@ -36,10 +35,7 @@ def runs(monkeypatch):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    root = tmp_path_factory.mktemp("images")
-    host_runs.make_images(root / "train", classes=3, per_class=10)
-    host_runs.make_images(root / "val", classes=3, per_class=2, seed=1)
-    return root
+    return table_fakes.make_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture
